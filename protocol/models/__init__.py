@@ -1,1 +1,1 @@
-"""The networks both sides train. Parameter names and shapes are part of the wire format; the only torch in `protocol`."""
+"""The networks both sides train; the only torch in `protocol`. Names and shapes are part of the wire format."""

@@ -1,0 +1,270 @@
+"""The center's books: one SQLite file with tokens, sites, rounds and releases (DESIGN section 11).
+
+Several processes share it (`serve` and the commands beside it), so every method is one transaction in WAL mode.
+"""
+
+import json
+import sqlite3
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import sqlite_utils
+
+from protocol.errors import BadInputError, UnavailableError, UntrustedError
+from protocol.identity import EdgeId, Member
+
+_SCHEMA: Mapping[str, Mapping[str, Any]] = {
+    "tokens": {
+        "columns": {"digest": str, "site": str, "expires_ms": int, "used_by": str, "used_ms": int},
+        "pk": "digest",
+    },
+    "sites": {"columns": {"edge": str, "member": str, "certificate": str, "joined_ms": int}, "pk": "edge"},
+    "campaigns": {
+        "columns": {"id": str, "submodel": str, "rounds": int, "state": str, "created_ms": int, "why": str},
+        "pk": "id",
+    },
+    "rounds": {
+        "columns": {
+            "round": int,
+            "campaign": str,
+            "purpose": str,
+            "cohort": str,
+            "announced_ms": int,
+            "seconds": float,
+            "outcome": str,
+            "figures": str,
+        },
+        "pk": "round",
+    },
+    "releases": {
+        "columns": {"name": str, "kind": str, "version": int, "sha256": str, "card": str, "published_ms": int},
+        "pk": "name",
+    },
+}
+
+
+_BAD_TOKEN = "this token is wrong, used or expired"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CampaignRow:
+    """A campaign as the operator asked for it.
+
+    Attributes:
+        state: ``waiting``, ``running``, ``finished`` or ``failed``.
+        why: of a failure, else empty.
+    """
+
+    id: str
+    submodel: str
+    rounds: int
+    state: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoundRow:
+    """One round as it went.
+
+    Attributes:
+        outcome: ``announced`` while it runs, then ``summed``, or why it failed.
+        figures: what the sum said: losses, bytes, counts; by name.
+    """
+
+    round: int
+    campaign: str
+    purpose: str
+    cohort: tuple[EdgeId, ...]
+    seconds: float
+    outcome: str
+    figures: Mapping[str, float]
+
+
+class Registry:
+    """Opened by path; every method is one durable transaction."""
+
+    def __init__(self, path: Path) -> None:
+        """Open, or create.
+
+        Raises:
+            UnavailableError: the file is not a database, or cannot be written.
+        """
+        self.path = path
+        try:
+            self._connection = sqlite3.connect(path, timeout=30, isolation_level=None, check_same_thread=False)
+            self._connection.execute("PRAGMA journal_mode=WAL")
+            self._connection.execute("PRAGMA synchronous=FULL")
+            database = sqlite_utils.Database(self._connection)
+            for name, table in _SCHEMA.items():
+                database.create_table(name, table["columns"], pk=table["pk"], if_not_exists=True)
+        except sqlite3.Error as error:
+            raise UnavailableError(f"{path}: {error}", advice="restore it from a backup") from error
+
+    def close(self) -> None:
+        self._connection.close()
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        self._connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield self._connection
+        except BaseException:
+            self._connection.execute("ROLLBACK")
+            raise
+        self._connection.execute("COMMIT")
+
+    def add_token(self, digest: str, *, site: EdgeId, expires_ms: int) -> None:
+        """Remember a token by the digest of its secret; an older unused one of the same site stops working.
+
+        Raises:
+            BadInputError: the site has joined already.
+        """
+        with self._transaction() as db:
+            if db.execute("SELECT 1 FROM sites WHERE edge = ?", (site,)).fetchone():
+                raise BadInputError(f"site {site} has joined already", advice="choose another name, or remove it first")
+            db.execute("DELETE FROM tokens WHERE site = ? AND used_ms IS NULL", (site,))
+            db.execute("INSERT INTO tokens (digest, site, expires_ms) VALUES (?, ?, ?)", (digest, site, expires_ms))
+
+    def check_token(self, digest: str, *, now_ms: int) -> None:
+        """Is there such a token at all? Whether it is this site's and unused, `redeem` decides.
+
+        Raises:
+            UntrustedError: unknown or expired.
+        """
+        row = self._connection.execute("SELECT expires_ms FROM tokens WHERE digest = ?", (digest,)).fetchone()
+        if row is None or row[0] < now_ms:
+            raise UntrustedError(_BAD_TOKEN)
+
+    def redeem(self, digest: str, *, member: Member, now_ms: int) -> None:
+        """Use a token up. The same edge may ask again: its first answer may have been lost on the way.
+
+        Raises:
+            UntrustedError: unknown, expired, of another site, or used by another key.
+        """
+        identity = member.identity.hex()
+        with self._transaction() as db:
+            row = db.execute("SELECT site, expires_ms, used_by FROM tokens WHERE digest = ?", (digest,)).fetchone()
+            if row is None or row[0] != member.edge or row[1] < now_ms or row[2] not in (None, identity):
+                raise UntrustedError(_BAD_TOKEN)
+            db.execute("UPDATE tokens SET used_by = ?, used_ms = ? WHERE digest = ?", (identity, now_ms, digest))
+
+    def add_site(self, member: Member, *, certificate: str, now_ms: int) -> None:
+        """Remember a site that has joined; it is admitted by the next signed roster, not before."""
+        with self._transaction() as db:
+            db.execute(
+                "INSERT INTO sites (edge, member, certificate, joined_ms) VALUES (?, ?, ?, ?) "
+                "ON CONFLICT (edge) DO UPDATE SET certificate = excluded.certificate",
+                (member.edge, json.dumps(member.to_json()), certificate, now_ms),
+            )
+
+    def sites(self) -> tuple[Member, ...]:
+        """All sites that have joined, sorted by name."""
+        rows = self._connection.execute("SELECT member FROM sites ORDER BY edge").fetchall()
+        return tuple(Member.from_json(json.loads(row[0])) for row in rows)
+
+    def remove_site(self, edge: EdgeId) -> None:
+        """Forget a site; the next signed roster leaves it out.
+
+        Raises:
+            BadInputError: there is no such site.
+        """
+        with self._transaction() as db:
+            if db.execute("DELETE FROM sites WHERE edge = ?", (edge,)).rowcount == 0:
+                raise BadInputError(f"no site {edge} has joined", advice="hanse-center sites lists them")
+
+    def ask_campaign(self, campaign: str, *, submodel: str, rounds: int, now_ms: int) -> None:
+        """Ask the running center for a campaign."""
+        with self._transaction() as db:
+            db.execute(
+                "INSERT INTO campaigns (id, submodel, rounds, state, created_ms, why) "
+                "VALUES (?, ?, ?, 'waiting', ?, '')",
+                (campaign, submodel, rounds, now_ms),
+            )
+
+    def next_campaign(self) -> CampaignRow | None:
+        """The oldest campaign that is not over; one that was running when the center died comes first."""
+        row = self._connection.execute(
+            "SELECT id, submodel, rounds, state, why FROM campaigns WHERE state IN ('running', 'waiting') "
+            "ORDER BY state = 'waiting', created_ms LIMIT 1"
+        ).fetchone()
+        return CampaignRow(id=row[0], submodel=row[1], rounds=row[2], state=row[3], why=row[4]) if row else None
+
+    def campaign(self, campaign: str | None = None) -> CampaignRow:
+        """One campaign, or the newest.
+
+        Raises:
+            BadInputError: there is none of that name.
+        """
+        where, values = ("WHERE id = ?", (campaign,)) if campaign else ("", ())
+        row = self._connection.execute(
+            f"SELECT id, submodel, rounds, state, why FROM campaigns {where} ORDER BY created_ms DESC LIMIT 1",  # noqa: S608 - no input in it
+            values,
+        ).fetchone()
+        if row is None:
+            raise BadInputError(f"there is no campaign {campaign or 'yet'}", advice="hanse-center train starts one")
+        return CampaignRow(id=row[0], submodel=row[1], rounds=row[2], state=row[3], why=row[4])
+
+    def set_campaign(self, campaign: str, *, state: str, why: str = "") -> None:
+        with self._transaction() as db:
+            db.execute("UPDATE campaigns SET state = ?, why = ? WHERE id = ?", (state, why, campaign))
+
+    def begin_round(self, campaign: str, *, purpose: str, cohort: tuple[EdgeId, ...], now_ms: int) -> int:
+        """Take the next round number, durably, before anybody hears of it."""
+        with self._transaction() as db:
+            cursor = db.execute(
+                "INSERT INTO rounds (campaign, purpose, cohort, announced_ms, seconds, outcome, figures) "
+                "VALUES (?, ?, ?, ?, 0, 'announced', '{}')",
+                (campaign, purpose, json.dumps(cohort), now_ms),
+            )
+            assert cursor.lastrowid is not None
+            return cursor.lastrowid
+
+    def end_round(self, number: int, *, seconds: float, outcome: str, figures: Mapping[str, float]) -> None:
+        with self._transaction() as db:
+            db.execute(
+                "UPDATE rounds SET seconds = ?, outcome = ?, figures = ? WHERE round = ?",
+                (seconds, outcome, json.dumps(dict(figures)), number),
+            )
+
+    def rounds(self, campaign: str) -> tuple[RoundRow, ...]:
+        """The rounds of a campaign, oldest first."""
+        rows = self._connection.execute(
+            "SELECT round, campaign, purpose, cohort, seconds, outcome, figures FROM rounds WHERE campaign = ? "
+            "ORDER BY round",
+            (campaign,),
+        ).fetchall()
+        return tuple(
+            RoundRow(
+                round=row[0],
+                campaign=row[1],
+                purpose=row[2],
+                cohort=tuple(EdgeId(name) for name in json.loads(row[3])),
+                seconds=row[4],
+                outcome=row[5],
+                figures=json.loads(row[6]),
+            )
+            for row in rows
+        )
+
+    def next_version(self, kind: str) -> int:
+        """The version that the next release of a kind gets."""
+        row = self._connection.execute("SELECT max(version) FROM releases WHERE kind = ?", (kind,)).fetchone()
+        return (row[0] or 0) + 1
+
+    def add_release(self, kind: str, version: int, *, sha256: str, card: Mapping[str, Any], now_ms: int) -> None:
+        with self._transaction() as db:
+            db.execute(
+                "INSERT OR REPLACE INTO releases (name, kind, version, sha256, card, published_ms) "
+                "VALUES (?, ?, ?, ?, ?, ?)",
+                (f"{kind}/{version}", kind, version, sha256, json.dumps(card), now_ms),
+            )
+
+    def release(self, kind: str) -> tuple[int, Mapping[str, Any]] | None:
+        """Version and card of the newest release of a kind, if there is one."""
+        row = self._connection.execute(
+            "SELECT version, card FROM releases WHERE kind = ? ORDER BY version DESC LIMIT 1", (kind,)
+        ).fetchone()
+        return (row[0], json.loads(row[1])) if row else None

@@ -1,0 +1,130 @@
+"""The keys of an edge: made by itself, readable by itself alone, never sent anywhere."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+    load_pem_private_key,
+)
+from cryptography.x509.oid import NameOID
+
+from edge import durable
+from protocol.errors import BadInputError
+from protocol.identity import EdgeId, Member
+from protocol.sealing import SealingKey
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Keys:
+    """All private keys of one edge.
+
+    Attributes:
+        identity: Ed25519, signs what the edge says.
+        mask: X25519, agrees on masks with other edges.
+        seal: opens content keys of releases.
+        node: EC P-384, authenticates the Flower node.
+        tls: EC P-256, of the client certificate for the broker.
+    """
+
+    identity: Ed25519PrivateKey
+    mask: X25519PrivateKey
+    seal: SealingKey
+    node: ec.EllipticCurvePrivateKey
+    tls: ec.EllipticCurvePrivateKey
+
+    @classmethod
+    def generate(cls) -> Self:
+        return cls(
+            identity=Ed25519PrivateKey.generate(),
+            mask=X25519PrivateKey.generate(),
+            seal=SealingKey.generate(),
+            node=ec.generate_private_key(ec.SECP384R1()),
+            tls=ec.generate_private_key(ec.SECP256R1()),
+        )
+
+    def save(self, folder: Path) -> None:
+        """Write each key to a file of its own, mode 0600."""
+        pems = {
+            "identity": _pem(self.identity),
+            "mask": _pem(self.mask),
+            "seal": self.seal.to_bytes(),
+            "node": _pem(self.node),
+            "tls": _pem(self.tls),
+        }
+        for name, data in pems.items():
+            durable.write(folder / f"{name}.key", data, private=True)
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """Read the keys back.
+
+        Raises:
+            BadInputError: a key is missing or damaged.
+        """
+        identity, mask = _load(folder / "identity.key"), _load(folder / "mask.key")
+        node, tls = _load(folder / "node.key"), _load(folder / "tls.key")
+        try:
+            seal = SealingKey.from_bytes((folder / "seal.key").read_bytes())
+        except (OSError, ValueError) as error:
+            raise BadInputError(f"{folder / 'seal.key'} cannot be read: {error}", advice=_RESTORE) from error
+        if (
+            isinstance(identity, Ed25519PrivateKey)
+            and isinstance(mask, X25519PrivateKey)
+            and isinstance(node, ec.EllipticCurvePrivateKey)
+            and isinstance(tls, ec.EllipticCurvePrivateKey)
+        ):
+            return cls(identity=identity, mask=mask, seal=seal, node=node, tls=tls)
+        raise BadInputError(f"a key in {folder} is of another kind than its name says", advice=_RESTORE)
+
+    def member(self, edge: EdgeId) -> Member:
+        """The public halves, as the roster will list them."""
+        return Member(
+            edge=edge,
+            identity=self.identity.public_key().public_bytes_raw(),
+            mask=self.mask.public_key().public_bytes_raw(),
+            seal=self.seal.public_bytes(),
+            node=self.node.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo),
+        )
+
+    def certificate_request(self, edge: EdgeId) -> str:
+        """PEM request for the broker's client certificate."""
+        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, edge)])
+        request = x509.CertificateSigningRequestBuilder().subject_name(subject).sign(self.tls, hashes.SHA256())
+        return request.public_bytes(Encoding.PEM).decode("ascii")
+
+
+_RESTORE = "restore the keys folder, or join again in a new folder"
+
+
+def load_public(path: Path) -> Ed25519PublicKey:
+    """An Ed25519 public key stored as 32 raw bytes in hexadecimal.
+
+    Raises:
+        BadInputError: missing or damaged.
+    """
+    try:
+        return Ed25519PublicKey.from_public_bytes(bytes.fromhex(path.read_text("ascii").strip()))
+    except (OSError, ValueError) as error:
+        raise BadInputError(f"{path} cannot be read: {error}", advice=_RESTORE) from error
+
+
+def _pem(key: Ed25519PrivateKey | X25519PrivateKey | ec.EllipticCurvePrivateKey) -> bytes:
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+
+
+def _load(path: Path) -> PrivateKeyTypes:
+    try:
+        return load_pem_private_key(path.read_bytes(), password=None)
+    except (OSError, ValueError) as error:
+        raise BadInputError(f"{path} cannot be read: {error}", advice=_RESTORE) from error

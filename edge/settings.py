@@ -1,0 +1,109 @@
+"""What an edge is told in ``edge.toml``: read once, frozen, a misspelt key is an error."""
+
+from pathlib import Path
+
+from pydantic import PositiveFloat, PositiveInt
+from pydantic_settings import SettingsConfigDict
+
+from protocol.configuration import Section, Settings
+from protocol.errors import BadInputError
+
+FILE_NAME = "edge.toml"
+
+
+class SiteSettings(Section):
+    """Who this edge is."""
+
+    name: str
+    """The site's name in the roster."""
+    federation: str
+    """The federation it has joined."""
+
+
+class CenterSettings(Section):
+    """Where the center is."""
+
+    gateway: str
+    """https address that lets this edge reach Flower's Fleet API."""
+    broker_host: str
+    """MQTT broker: host name or address, as in its certificate."""
+    broker_port: PositiveInt
+    """MQTT broker: TLS port."""
+
+
+class ServingSettings(Section):
+    """The query service."""
+
+    host: str = "127.0.0.1"
+    """Address to listen on."""
+    port: PositiveInt = 8080
+    """Port to listen on."""
+    api_key_hashes: tuple[str, ...] = ()
+    """SHA-256 of the accepted API keys, in hexadecimal; `hanse-edge key` makes one."""
+    require_api_key: bool = True
+    """Off only on a machine that nobody else can reach."""
+
+
+class PolicySettings(Section):
+    """What this site refuses, whatever the center says."""
+
+    min_cohort: PositiveInt = 5
+    """Smallest cohort this site is summed with."""
+    max_clip: PositiveFloat = 100.0
+    """Largest L2 norm of an update that an announcement may ask for."""
+    max_words: PositiveInt = 50_000_000
+    """Longest vector, in words of 4 bytes."""
+    rounds_per_day: PositiveInt = 200
+    """Rounds answered in 24 hours at most."""
+    purposes: tuple[str, ...] = ("popularity", "train")
+    """What rounds may be for."""
+    submodels: tuple[str, ...] = ("recommend",)
+    """Whose rounds this site takes part in."""
+
+
+class TrainingSettings(Section):
+    """How this edge learns from its own shoppers."""
+
+    max_minutes: PositiveFloat = 20.0
+    """Wall-clock budget a round, in minutes; a shop's till must stay fast."""
+    threads: PositiveInt = 1
+    """Threads that torch may use."""
+    niceness: int = 10
+    """Added to the learner's niceness, 0 to 19: serving comes first."""
+    idle_seconds: PositiveFloat = 90.0
+    """The learner ends after so long without a round."""
+
+
+class StoreSettings(Section):
+    """The site's own books."""
+
+    durability: str = "full"
+    """`full`: a posted event survives a power cut. `normal`: it survives a crash of the process only, and is faster."""
+
+
+class EdgeSettings(Settings):
+    """All of ``edge.toml``; ``HANSE_EDGE_SERVING__PORT=…`` in the environment stands above the file."""
+
+    model_config = SettingsConfigDict(env_prefix="HANSE_EDGE_")
+
+    site: SiteSettings
+    center: CenterSettings
+    serving: ServingSettings = ServingSettings()
+    policy: PolicySettings = PolicySettings()
+    training: TrainingSettings = TrainingSettings()
+    store: StoreSettings = StoreSettings()
+
+
+def load(directory: Path) -> EdgeSettings:
+    """Read ``edge.toml`` of an edge's folder.
+
+    Raises:
+        BadInputError: there is none, it is no TOML, or a key or value is wrong.
+    """
+    path = directory / FILE_NAME
+    try:
+        return EdgeSettings.parse(path.read_text("utf-8"), source=str(path))
+    except FileNotFoundError as error:
+        raise BadInputError(f"{directory} is no edge", advice="run hanse-edge join TOKEN first") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInputError(f"{path} cannot be read: {error}") from error

@@ -1,0 +1,80 @@
+"""What travels between center and edge in a round, whoever carries it (SPEC 7).
+
+The carrier is Flower today. It sees bytes: what they mean is said in `protocol.messages`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from protocol.identity import EdgeId
+
+MESSAGE_TYPE = "query.hanse"
+"""The one Flower message type that an edge answers."""
+
+# The records and keys of a Flower message. A request is {REQUEST: config, WEIGHTS: array}, a reply {REPLY: array}; an
+# array holds its bytes as given, in one entry named BYTES of data type DTYPE and serialization STYPE.
+REQUEST = "request"
+WEIGHTS = "weights"
+REPLY = "reply"
+FORMAT = "format"
+ACTION = "action"
+ANNOUNCEMENT = "announcement"
+BYTES = "bytes"
+DTYPE = "uint8"
+STYPE = "hanse/1"
+FORMAT_VERSION = 1
+
+REFUSED = 100
+"""Flower error code of an edge that read the request and refuses; its reason is one line for a person."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What the center asks of one edge.
+
+    Attributes:
+        action: which part of the round this is, such as ``masked-update``.
+        announcement: the signed announcement, bound to everything below it.
+        weights: the weights to start from, in the encoding that the announcement's digest is over; may be empty.
+    """
+
+    action: str
+    announcement: bytes
+    weights: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
+    """What one edge answers: a body, or one line that says why there is none."""
+
+    body: bytes | None = None
+    error: str | None = None
+
+    def __post_init__(self) -> None:
+        if (self.body is None) == (self.error is None):
+            raise ValueError("a reply has either a body or an error")
+
+
+class Transport(Protocol):
+    """Carries requests to edges and replies back. It may deliver twice, late, or never; the caller owns the deadline."""
+
+    def send(self, requests: Mapping[EdgeId, Request]) -> None:
+        """Ask these edges. A new request to an edge replaces an unanswered one; an edge that is away gets it later."""
+
+    def receive(self, *, timeout: float) -> list[tuple[EdgeId, Reply]]:
+        """Whatever came in: as soon as there is something, or nothing after ``timeout`` seconds.
+
+        Raises:
+            UnavailableError: the carrier did not answer once in that time.
+        """
+
+    def online(self) -> frozenset[EdgeId]:
+        """Which edges could take a request now.
+
+        Raises:
+            UnavailableError: the carrier does not answer.
+        """
+
+    def forget(self) -> None:
+        """Wait for nobody any more: the round is over."""
