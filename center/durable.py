@@ -1,7 +1,12 @@
 """Files that survive kill -9 and a power cut: whole and new, or whole and old."""
 
+import io
 import os
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 
 def write(path: Path, data: bytes, *, private: bool = False) -> None:
@@ -24,6 +29,13 @@ def write(path: Path, data: bytes, *, private: bool = False) -> None:
     finally:
         aside.unlink(missing_ok=True)
     flush_directory(path.parent)
+
+
+def write_array(path: Path, values: NDArray[Any]) -> None:
+    """Store an array as .npy, atomically."""
+    buffer = io.BytesIO()
+    np.save(buffer, values, allow_pickle=False)
+    write(path, buffer.getvalue())
 
 
 def flush_directory(directory: Path) -> None:

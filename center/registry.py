@@ -46,7 +46,7 @@ _SCHEMA: Mapping[str, Mapping[str, Any]] = {
 }
 
 
-_BAD_TOKEN = "this token is wrong, used or expired"
+_REFUSAL = "this token is wrong, used or expired"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,7 +136,7 @@ class Registry:
         """
         row = self._connection.execute("SELECT expires_ms FROM tokens WHERE digest = ?", (digest,)).fetchone()
         if row is None or row[0] < now_ms:
-            raise UntrustedError(_BAD_TOKEN)
+            raise UntrustedError(_REFUSAL)
 
     def redeem(self, digest: str, *, member: Member, now_ms: int) -> None:
         """Use a token up. The same edge may ask again: its first answer may have been lost on the way.
@@ -148,7 +148,7 @@ class Registry:
         with self._transaction() as db:
             row = db.execute("SELECT site, expires_ms, used_by FROM tokens WHERE digest = ?", (digest,)).fetchone()
             if row is None or row[0] != member.edge or row[1] < now_ms or row[2] not in (None, identity):
-                raise UntrustedError(_BAD_TOKEN)
+                raise UntrustedError(_REFUSAL)
             db.execute("UPDATE tokens SET used_by = ?, used_ms = ? WHERE digest = ?", (identity, now_ms, digest))
 
     def add_site(self, member: Member, *, certificate: str, now_ms: int) -> None:

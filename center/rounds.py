@@ -1,4 +1,4 @@
-"""Drives one secure sum: announce, wait, close or give up. Owns the deadline; decides nothing that `secure_sum` decides."""
+"""Drives one secure sum: announce, wait, close or give up. Owns the deadline; the rules are those of `secure_sum`."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -51,11 +51,12 @@ def run_round(
         UnavailableError: the transport is away.
     """
     cohort = round_.announcement.cohort
-    transport.send(cohort, Request(action="masked_update", announcement=announcement, weights=weights))
+    request = Request(action="masked-update", announcement=announcement, weights=weights)
+    transport.send(dict.fromkeys(cohort, request))
     upload = 0
     failures: dict[EdgeId, str] = {}
     while set(round_.missing) - set(failures) and now_ms() < round_.announcement.deadline_ms and not stopped():
-        for edge, reply in transport.receive(_WAIT_SECONDS):
+        for edge, reply in transport.receive(timeout=_WAIT_SECONDS):
             upload += len(reply.body or b"")
             before = round_
             round_, failure = _take(round_, edge, reply)
@@ -63,10 +64,13 @@ def run_round(
                 failures[edge] = failure
             elif round_ is not before:
                 heard(edge, len(round_.heard), len(cohort))
+    transport.forget()
     if failures:
         why = "; ".join(f"{edge}: {reason}" for edge, reason in sorted(failures.items()))
         raise TooFewSurvivorsError(
-            f"round {round_.announcement.round}: {why}", advice="the next round runs without them"
+            f"round {round_.announcement.round}: {why}",
+            missing=failures,
+            advice="the next round runs without them",
         )
     return Outcome(round=round_.close(), upload_bytes=upload)
 

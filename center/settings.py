@@ -91,6 +91,9 @@ class CenterSettings(Settings):
     model_config = SettingsConfigDict(env_prefix="HANSE_CENTER_")
 
     federation: str
+    """The federation's name."""
+    epoch: PositiveInt = 1
+    """Fencing token: raised by one when a standby takes over; edges refuse a lower one."""
     gateway: GatewaySettings = GatewaySettings()
     superlink: SuperLinkSettings = SuperLinkSettings()
     broker: BrokerSettings = BrokerSettings()

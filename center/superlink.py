@@ -119,7 +119,7 @@ class SuperLink:
         self.start()
         return True
 
-    def stop(self, *, grace: float = 5.0) -> None:
+    def stop(self, *, grace: float = 2.0) -> None:
         """End it and whatever it started: politely, and after ``grace`` seconds for good."""
         process, self._process = self._process, None
         if process is None:

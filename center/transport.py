@@ -1,9 +1,8 @@
-"""The protocol's transport on a Flower grid: short polls, requests held until their edge is there, late replies welcome.
+"""The protocol's transport on a Flower grid: short polls, requests held until their edge is there, late replies too.
 
 Only Flower's public classes are used here, so that the same transport runs on SuperLink and in one process.
 """
 
-import hashlib
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -55,6 +54,7 @@ class GridTransport:
         edges: DER of the public key each edge's Flower node authenticates with.
         reopen: opens a new run when SuperLink lost ours.
         patience: seconds that an edge may be away with a request in hand before it counts as vanished.
+        outage: seconds that SuperLink may be away before a caller has to know.
         poll: seconds between two looks.
         time_to_live: seconds after which Flower drops an undelivered request.
     """
@@ -66,6 +66,7 @@ class GridTransport:
         edges: Mapping[EdgeId, bytes],
         reopen: Callable[[], Grid] | None = None,
         patience: float = 5.0,
+        outage: float = 30.0,
         poll: float = 0.1,
         time_to_live: float = 3600.0,
         clock: Callable[[], float] = time.monotonic,
@@ -73,6 +74,8 @@ class GridTransport:
         self._grid = grid
         self._reopen = reopen
         self._patience = patience
+        self._outage = outage
+        self._heard_at = clock()
         self._poll = poll
         self._time_to_live = time_to_live
         self._clock = clock
@@ -95,18 +98,17 @@ class GridTransport:
         """Carry on until a reply is there or ``timeout`` seconds are over.
 
         Raises:
-            UnavailableError: SuperLink did not answer once in that time.
+            UnavailableError: SuperLink has not answered for longer than an outage may last.
         """
         deadline = self._clock() + timeout
-        answered = False
         while True:
             try:
-                replies = self._turn()
-                answered = True
-            except UnavailableError as error:
+                replies = self._with_run(self._turn)
+                self._heard_at = self._clock()
+            except UnavailableError:
                 replies = []
-                if self._clock() >= deadline and not answered:
-                    raise UnavailableError("SuperLink does not answer", advice="it is started again") from error
+                if self._clock() - self._heard_at > self._outage:
+                    raise
             if replies or self._clock() >= deadline:
                 return replies
             time.sleep(min(self._poll, max(0.0, deadline - self._clock())))
@@ -126,9 +128,6 @@ class GridTransport:
         self._errands = {}
 
     def _turn(self) -> list[tuple[EdgeId, Reply]]:
-        return self._with_run(self._turn_within_run)
-
-    def _turn_within_run(self) -> list[tuple[EdgeId, Reply]]:
         self._call_roll()
         self._hand_over()
         return self._collect() + self._give_up()
@@ -157,13 +156,16 @@ class GridTransport:
             edge: errand
             for edge, errand in self._errands.items()
             if edge in self._nodes
-            and errand.message is None
-            or (edge in self._nodes and errand.activation != self._nodes[edge].last_activated_at)
+            and (errand.message is None or errand.activation != self._nodes[edge].last_activated_at)
         }
         if not ready:
             return
-        content = _Contents()
-        messages = [self._message(self._nodes[edge].node_id, content.of(ready[edge].request)) for edge in ready]
+        # Equal weights are one record, which is hashed and travels to SuperLink once.
+        weights = {errand.request.weights: _array(errand.request.weights) for errand in ready.values()}
+        messages = [
+            self._message(self._nodes[edge].node_id, contents(errand.request, weights[errand.request.weights]))
+            for edge, errand in ready.items()
+        ]
         for (edge, errand), message_id in zip(ready.items(), self._grid.push_messages(messages), strict=True):
             errand.message = message_id or None
             errand.activation = self._nodes[edge].last_activated_at
@@ -215,23 +217,12 @@ class GridTransport:
         return [(edge, Reply(error="the edge went away while it had the request")) for edge in vanished]
 
 
-class _Contents:
-    """Requests as Flower records; equal weights become one record, which is hashed and travels to SuperLink once."""
-
-    def __init__(self) -> None:
-        self._arrays: dict[bytes, ArrayRecord] = {}
-
-    def of(self, request: Request) -> RecordDict:
-        digest = hashlib.sha256(request.weights).digest()
-        weights = self._arrays.setdefault(digest, _array(request.weights))
-        config = ConfigRecord(
-            {
-                wire.FORMAT: wire.FORMAT_VERSION,
-                wire.ACTION: request.action,
-                wire.ANNOUNCEMENT: request.announcement,
-            }
-        )
-        return RecordDict({wire.REQUEST: config, wire.WEIGHTS: weights})
+def contents(request: Request, weights: ArrayRecord | None = None) -> RecordDict:
+    """A request as Flower's records; ``weights`` saves making the same record once for each edge."""
+    config = ConfigRecord(
+        {wire.FORMAT: wire.FORMAT_VERSION, wire.ACTION: request.action, wire.ANNOUNCEMENT: request.announcement}
+    )
+    return RecordDict({wire.REQUEST: config, wire.WEIGHTS: _array(request.weights) if weights is None else weights})
 
 
 def _array(data: bytes) -> ArrayRecord:
@@ -254,7 +245,7 @@ def _body(content: RecordDict) -> bytes:
     if set(content) != {wire.REPLY} or not isinstance(record, ArrayRecord) or set(record) != {wire.BYTES}:
         raise MalformedMessageError("the reply holds other records than ours")
     array = record[wire.BYTES]
-    if (array.dtype, array.shape, array.stype) != (wire.DTYPE, (len(array.data),), wire.STYPE):
+    if (array.dtype, tuple(array.shape), array.stype) != (wire.DTYPE, (len(array.data),), wire.STYPE):
         raise MalformedMessageError("the reply's bytes are not in our form")
     return array.data
 

@@ -15,8 +15,12 @@ FederationError
 │   ├── RefusedByPolicyError   this site does not take part on such terms
 │   └── TooFewSurvivorsError   fewer edges answered than the round needs
 ├── BadInputError              what a person or a file gave us cannot be used
+├── NoSpaceError               this machine's disk does not take what must be written
 └── UnavailableError           a service that we need does not answer
 """
+
+
+from collections.abc import Iterable
 
 
 class FederationError(Exception):
@@ -84,7 +88,15 @@ class RefusedByPolicyError(RoundError):
 
 
 class TooFewSurvivorsError(RoundError):
-    """Fewer edges answered than the round needs."""
+    """Fewer edges answered than the round needs.
+
+    Attributes:
+        missing: the edges that did not answer, as far as they are known.
+    """
+
+    def __init__(self, what: str, *, missing: Iterable[str] = (), advice: str = "") -> None:
+        super().__init__(what, advice=advice)
+        self.missing = frozenset(missing)
 
 
 class BadInputError(FederationError):
@@ -93,3 +105,7 @@ class BadInputError(FederationError):
 
 class UnavailableError(FederationError):
     """A service that we need does not answer."""
+
+
+class NoSpaceError(FederationError):
+    """This machine's disk does not take what must be written."""

@@ -104,6 +104,7 @@ class Round:
         if self.missing:
             raise TooFewSurvivorsError(
                 f"round {self.announcement.round}: no masked update from {', '.join(self.missing)}",
+                missing=self.missing,
                 advice="the next round runs without it",
             )
         return replace(self, phase=Phase.SUMMED)

@@ -57,7 +57,7 @@ class Reply:
 
 
 class Transport(Protocol):
-    """Carries requests to edges and replies back. It may deliver twice, late, or never; the caller owns the deadline."""
+    """Carries requests and replies. It may deliver twice, late, or never; the caller owns the deadline."""
 
     def send(self, requests: Mapping[EdgeId, Request]) -> None:
         """Ask these edges. A new request to an edge replaces an unanswered one; an edge that is away gets it later."""
@@ -66,7 +66,7 @@ class Transport(Protocol):
         """Whatever came in: as soon as there is something, or nothing after ``timeout`` seconds.
 
         Raises:
-            UnavailableError: the carrier did not answer once in that time.
+            UnavailableError: the carrier has been away for longer than it may.
         """
 
     def online(self) -> frozenset[EdgeId]:

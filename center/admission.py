@@ -1,0 +1,52 @@
+"""The roster: who is in. Signed with the offline key by a person, published by whoever runs the center."""
+
+from pathlib import Path
+
+from center import durable
+from center.keys import CenterKeys, load_signing_key
+from center.registry import Registry
+from protocol.errors import BadInputError
+from protocol.identity import FederationId, Roster
+from protocol.sealing import ContentKey
+
+ROSTER_FILE = Path("trust") / "roster.json"
+CONTENT_KEY_NUMBER = 1
+
+
+def sign_roster(directory: Path, *, federation: FederationId, registry: Registry, offline: Path) -> Roster:
+    """Sign a roster of all sites that have joined; unchanged membership keeps its version.
+
+    Args:
+        offline: folder of the offline keys.
+
+    Raises:
+        BadInputError: no site has joined, or the offline key is not there.
+    """
+    sites = registry.sites()
+    if not sites:
+        raise BadInputError("no site has joined yet", advice="hanse-center enroll SITE, then hanse-edge join TOKEN")
+    current = read_roster(directory, federation=federation, keys=CenterKeys.load(directory))
+    if current is not None and current.members == sites:
+        return current
+    key = load_signing_key(offline / "roster.key")
+    roster = Roster.of(federation, (current.version if current else 0) + 1, sites)
+    durable.write(directory / ROSTER_FILE, roster.sign(key))
+    return roster
+
+
+def read_roster(directory: Path, *, federation: FederationId, keys: CenterKeys) -> Roster | None:
+    """The roster in force, checked; None before the first.
+
+    Raises:
+        BadSignatureError: it was not signed by the offline key.
+        MalformedMessageError: it is damaged.
+    """
+    path = directory / ROSTER_FILE
+    if not path.exists():
+        return None
+    return Roster.open(path.read_bytes(), key=keys.roster_public, federation=federation)
+
+
+def content_key(keys: CenterKeys) -> ContentKey:
+    """The key that blocks and metadata are encrypted under."""
+    return ContentKey(number=CONTENT_KEY_NUMBER, secret=keys.content)

@@ -1,0 +1,109 @@
+"""`hanse-center init`: makes a federation's keys, certificates and first TUF root, and writes `center.toml` last."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from center import authority, durable
+from center.keys import OFFLINE, load_signing_key, load_tls_key, new_content_key, new_signing_key, new_tls_key
+from center.repository import OnlineKeys, Repository
+from center.settings import FILE_NAME
+from protocol.errors import BadInputError
+from protocol.identity import FederationId
+from protocol.topics import CENTER
+
+_TUF_ROLES = ("targets", "snapshot", "timestamp")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Addresses:
+    """Where the parts of a center listen.
+
+    Attributes:
+        host: of gateway and broker; also the name in their certificate.
+    """
+
+    host: str
+    gateway_port: int
+    superlink_port: int
+    broker_port: int
+
+
+def found(directory: Path, *, federation: FederationId, addresses: Addresses, now: datetime) -> None:
+    """Make a new center in an empty folder.
+
+    Raises:
+        BadInputError: there is a center in this folder already.
+    """
+    if (directory / FILE_NAME).exists():
+        raise BadInputError(f"{directory} holds a center already", advice="use another folder with --dir")
+    keys, trust = directory / "keys", directory / "trust"
+    center = new_signing_key(keys / "center.key")
+    roster = new_signing_key(directory / OFFLINE / "roster.key")
+    root = new_signing_key(directory / OFFLINE / "root.key")
+    new_content_key(keys / "content.key")
+    ca_key = new_tls_key(keys / "ca.key")
+    ca = authority.create(federation, key=ca_key, now=now)
+    durable.write(trust / "ca.crt", ca.public_bytes(Encoding.PEM))
+    durable.write(trust / "roster.pub", roster.public_key().public_bytes_raw().hex().encode() + b"\n")
+    durable.write(trust / "center.pub", center.public_key().public_bytes_raw().hex().encode() + b"\n")
+    new_tls_key(keys / "tls.key")
+    issue_server_certificate(directory, host=addresses.host, ca=ca, ca_key=ca_key, now=now)
+    _issue_client_certificate(directory, ca=ca, ca_key=ca_key, now=now)
+    online = OnlineKeys(**{role: new_signing_key(keys / f"tuf-{role}.key") for role in _TUF_ROLES})
+    Repository.create(directory / "tuf", root_keys=[root], keys=online, now=now)
+    durable.write(directory / FILE_NAME, _settings_text(federation, addresses).encode())
+
+
+def issue_server_certificate(
+    directory: Path, *, host: str, ca: x509.Certificate, ca_key: ec.EllipticCurvePrivateKey, now: datetime
+) -> None:
+    """Write a certificate for gateway, SuperLink and broker, all of which speak for this host."""
+    key = load_tls_key(directory / "keys" / "tls.key")
+    hosts = tuple(dict.fromkeys([host, "127.0.0.1", "localhost"]))
+    certificate = authority.server_certificate(
+        hosts, public_key=key.public_key(), authority=ca, authority_key=ca_key, now=now
+    )
+    durable.write(directory / "keys" / "tls.crt", certificate.public_bytes(Encoding.PEM))
+
+
+def _issue_client_certificate(
+    directory: Path, *, ca: x509.Certificate, ca_key: ec.EllipticCurvePrivateKey, now: datetime
+) -> None:
+    key = new_tls_key(directory / "keys" / "mqtt.key")
+    certificate = authority.client_certificate(
+        CENTER, request=authority.request_for(CENTER, key), authority=ca, authority_key=ca_key, now=now
+    )
+    durable.write(directory / "keys" / "mqtt.crt", certificate.public_bytes(Encoding.PEM))
+
+
+def open_repository(directory: Path) -> Repository:
+    """The TUF repository of a center's folder, with its online keys.
+
+    Raises:
+        BadInputError: a key or the repository is missing or damaged.
+    """
+    keys = {role: load_signing_key(directory / "keys" / f"tuf-{role}.key") for role in _TUF_ROLES}
+    return Repository(directory / "tuf", keys=OnlineKeys(**keys))
+
+
+def _settings_text(federation: FederationId, addresses: Addresses) -> str:
+    return f"""\
+# Written by hanse-center init. All settings and their defaults: docs/settings.md
+federation = "{federation}"
+
+[gateway]
+host = "{addresses.host}"
+port = {addresses.gateway_port}
+
+[superlink]
+port = {addresses.superlink_port}
+
+[broker]
+host = "{addresses.host}"
+port = {addresses.broker_port}
+"""

@@ -1,0 +1,103 @@
+"""What `hanse-center status` shows: sites, campaigns, rounds, releases, and whether the doors answer."""
+
+import socket
+import ssl
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import httpx
+from rich.console import Console
+from rich.table import Table
+
+from center import admission
+from center.keys import CenterKeys
+from center.registry import Registry
+from center.settings import CenterSettings
+from protocol.errors import BadInputError
+from protocol.identity import federation_id
+
+_TIMEOUT_SECONDS = 3.0
+
+
+def look(directory: Path, settings: CenterSettings) -> dict[str, Any]:
+    """Everything at one glance, ready for JSON."""
+    registry = Registry(directory / "registry.db")
+    roster = admission.read_roster(
+        directory, federation=federation_id(settings.federation), keys=CenterKeys.load(directory)
+    )
+    bundle, catalogue = registry.release("bundle"), registry.release("catalogue")
+    gateway, broker = _gateway_answers(directory, settings), _broker_listens(settings)
+    return {
+        "federation": settings.federation,
+        "serving": gateway and broker,
+        "gateway": gateway,
+        "broker": broker,
+        "joined": [member.edge for member in registry.sites()],
+        "roster": {"version": roster.version, "sites": [m.edge for m in roster.members]} if roster else None,
+        "catalogue": {"version": catalogue[0], **catalogue[1]} if catalogue else None,
+        "release": {"version": bundle[0], **bundle[1]} if bundle else None,
+        "campaign": _campaign(registry),
+    }
+
+
+def _campaign(registry: Registry) -> dict[str, Any] | None:
+    try:
+        row = registry.campaign()
+    except BadInputError:
+        return None
+    rounds = [
+        {
+            "round": r.round,
+            "purpose": r.purpose,
+            "cohort": list(r.cohort),
+            "seconds": r.seconds,
+            "outcome": r.outcome,
+            **r.figures,
+        }
+        for r in registry.rounds(row.id)
+    ]
+    return {"id": row.id, "state": row.state, "why": row.why, "asked": row.rounds, "rounds": rounds}
+
+
+def _gateway_answers(directory: Path, settings: CenterSettings) -> bool:
+    context = ssl.create_default_context(cafile=str(directory / "trust" / "ca.crt"))
+    with suppress(httpx.HTTPError), httpx.Client(verify=context, timeout=_TIMEOUT_SECONDS, trust_env=False) as client:
+        return client.get(f"https://{settings.gateway.host}:{settings.gateway.port}/health").is_success
+    return False
+
+
+def _broker_listens(settings: CenterSettings) -> bool:
+    with (
+        suppress(OSError),
+        socket.create_connection((settings.broker.host, settings.broker.port), timeout=_TIMEOUT_SECONDS),
+    ):
+        return True
+    return False
+
+
+def show(seen: dict[str, Any], console: Console) -> None:
+    """The same for people."""
+    doors = ", ".join(f"{name} {'answers' if seen[name] else 'is away'}" for name in ("gateway", "broker"))
+    console.print(f"federation {seen['federation']}: {doors}")
+    admitted = set(seen["roster"]["sites"]) if seen["roster"] else set()
+    for site in seen["joined"]:
+        console.print(f"  {site}: {'admitted' if site in admitted else 'has joined, waits for hanse-center admit'}")
+    for kind in ("catalogue", "release"):
+        console.print(f"{kind}: {seen[kind]['version'] if seen[kind] else 'none yet'}")
+    campaign = seen["campaign"]
+    if campaign is None:
+        return
+    console.print(f"campaign {campaign['id']}: {campaign['state']} {campaign['why']}")
+    table = Table("round", "purpose", "edges", "seconds", "loss", "NDCG@10", "outcome")
+    for row in campaign["rounds"]:
+        figures = [f"{row[name]:.4f}" if name in row else "" for name in ("loss", "ndcg")]
+        table.add_row(
+            str(row["round"]),
+            row["purpose"],
+            str(len(row["cohort"])),
+            f"{row['seconds']:.1f}",
+            *figures,
+            row["outcome"],
+        )
+    console.print(table)

@@ -1,0 +1,220 @@
+"""`hanse-center serve`: SuperLink, gateway, broker connection and campaigns, in one process with one child."""
+
+import fcntl
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import structlog
+
+from center import admission, learning, road
+from center.campaign import Folder, StoppedError, Surroundings, run_campaign
+from center.enrolment import Reception
+from center.flower_app import FlowerCenter
+from center.founding import open_repository
+from center.gateway import Gateway
+from center.keys import CenterKeys
+from center.publishing import Publisher
+from center.registry import CampaignRow, Registry
+from center.settings import CenterSettings
+from center.superlink import SuperLink
+from protocol.errors import BadInputError, FederationError, UnavailableError
+from protocol.identity import Roster, federation_id
+
+_log = structlog.get_logger(__name__)
+_LOOK_SECONDS = 0.5
+_TEND_SECONDS = 5.0
+
+
+def now_ms() -> int:
+    """UTC."""
+    return time.time_ns() // 1_000_000
+
+
+def serve(directory: Path, settings: CenterSettings) -> None:
+    """Serve until SIGTERM or Ctrl-C.
+
+    Raises:
+        BadInputError: another `serve` runs in this folder, a port is in use, or a key is missing.
+        UnavailableError: SuperLink or gateway does not start.
+    """
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    with _alone(directory), ExitStack() as parts:
+        _Center(directory, settings, parts=parts, stop=stop).run()
+
+
+class _Center:
+    def __init__(self, directory: Path, settings: CenterSettings, *, parts: ExitStack, stop: threading.Event) -> None:
+        self._directory = directory
+        self._settings = settings
+        self._stop = stop
+        self._keys = CenterKeys.load(directory)
+        self._federation = federation_id(settings.federation)
+        self._registry = Registry(directory / "registry.db")
+        parts.callback(self._registry.close)
+        self._superlink = SuperLink(
+            folder=directory / "superlink",
+            certificate=directory / "keys" / "tls.crt",
+            key=directory / "keys" / "tls.key",
+            ca_certificate=directory / "trust" / "ca.crt",
+            port=settings.superlink.port,
+        )
+        parts.callback(self._superlink.stop)
+        self._superlink.start()
+        self._flower = FlowerCenter(
+            address=self._superlink.address,
+            ca_certificate=directory / "trust" / "ca.crt",
+            secret=self._superlink.secret(),
+        )
+        parts.callback(self._flower.close)
+        for member in self._registry.sites():
+            self._flower.register(member.node)
+        self._gateway = self._open_gateway()
+        parts.callback(self._gateway.stop)
+        self._voice = road.publisher(directory, settings, self._keys)
+        parts.callback(self._voice.stop)
+
+    def _open_gateway(self) -> Gateway:
+        directory, settings = self._directory, self._settings
+        reception = Reception(
+            registry=self._registry,
+            authority=self._keys.authority,
+            authority_key=self._keys.authority_key,
+            broker=settings.broker,
+            root=open_repository(directory).first_root.decode("utf-8"),
+            register_node=self._register_node,
+            now_ms=now_ms,
+        )
+        gateway = Gateway(
+            host=settings.gateway.host,
+            port=settings.gateway.port,
+            certificate=directory / "keys" / "tls.crt",
+            key=directory / "keys" / "tls.key",
+            superlink_url=self._superlink.url,
+            ca_certificate=directory / "trust" / "ca.crt",
+            enroll=reception.enroll,
+        )
+        gateway.start()
+        return gateway
+
+    def _register_node(self, key: bytes) -> None:
+        self._flower.register(key)
+
+    def run(self) -> None:
+        """Campaigns one after the other; the parts are watched beside them."""
+        watchers = [threading.Thread(target=watch, daemon=True) for watch in (self._watch, self._tend)]
+        for watcher in watchers:
+            watcher.start()
+        _log.info("center serves", gateway=self._gateway.url, federation=self._federation)
+        while not self._stop.wait(_LOOK_SECONDS):
+            row = self._registry.next_campaign()
+            if row is not None:
+                self._run_campaign(row)
+        for watcher in watchers:
+            watcher.join(_TEND_SECONDS)
+
+    def _watch(self) -> None:
+        while not self._stop.wait(_LOOK_SECONDS):
+            try:
+                if self._superlink.watch():
+                    _log.warning("SuperLink was started again")
+            except FederationError as error:
+                _log.error("SuperLink is away", why=error.line())
+
+    def _tend(self) -> None:
+        """Connect to the broker whenever it is there, and keep on it what must be there."""
+        started = False
+        while not self._stop.is_set():
+            try:
+                if not started:
+                    self._voice.start()
+                    started = True
+                    self._publish_standing()
+                self._voice.tend()
+            except FederationError as error:
+                _log.warning("the broker is away", why=error.line())
+                started = started or self._voice.connected
+            self._stop.wait(_TEND_SECONDS)
+
+    def _publish_standing(self) -> None:
+        roster = self._roster()
+        if roster is not None:
+            road.publish_roster(self._voice, roster, (self._directory / admission.ROSTER_FILE).read_bytes())
+
+    def _roster(self) -> Roster | None:
+        return admission.read_roster(self._directory, federation=self._federation, keys=self._keys)
+
+    def _run_campaign(self, row: CampaignRow) -> None:
+        _log.info("campaign begins", campaign=row.id, rounds=row.rounds)
+        self._registry.set_campaign(row.id, state="running")
+        try:
+            run_campaign(
+                row,
+                folder=Folder(path=self._directory / "campaigns" / row.id),
+                around=self._surroundings(),
+                rounds=self._settings.rounds,
+                model=self._settings.model,
+            )
+        except StoppedError:
+            _log.info("campaign paused", campaign=row.id)
+        except UnavailableError as error:
+            _log.warning("campaign interrupted; it goes on", campaign=row.id, why=error.line())
+        except FederationError as error:
+            self._registry.set_campaign(row.id, state="failed", why=error.line())
+            _log.error("campaign failed", campaign=row.id, why=error.line())
+        else:
+            self._registry.set_campaign(row.id, state="finished")
+            _log.info("campaign finished", campaign=row.id)
+
+    def _surroundings(self) -> Surroundings:
+        roster = self._roster()
+        if roster is None:
+            raise BadInputError("no roster has been signed", advice="hanse-center admit")
+        school = learning.School.open(self._directory, self._settings.model, registry=self._registry)
+        transport = self._flower.transport({member.edge: member.node for member in roster.members})
+        return Surroundings(
+            roster=roster,
+            center_epoch=self._settings.epoch,
+            center_key=self._keys.center,
+            transport=transport,
+            registry=self._registry,
+            catalogue_version=school.catalogue_version,
+            items=school.items,
+            initial=school.initial_weights,
+            wake=_Wake(self._voice),
+            stopped=self._stop.is_set,
+            now_ms=now_ms,
+        )
+
+
+class _Wake:
+    """Wakes edges over MQTT; a broker that is away delays a round, it does not fail it."""
+
+    def __init__(self, voice: Publisher) -> None:
+        self._voice = voice
+
+    def __call__(self, campaign: str, until_ms: int) -> None:
+        try:
+            self._voice.wake({"campaign": campaign, "until_ms": until_ms})
+        except FederationError as error:
+            _log.warning("edges could not be woken", why=error.line())
+
+
+@contextmanager
+def _alone(directory: Path) -> Iterator[None]:
+    """One `serve` a folder; the lock is the kernel's and ends with this process.
+
+    Raises:
+        BadInputError: another one runs.
+    """
+    with (directory / "serve.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise BadInputError(f"a center serves in {directory} already", advice="end it first") from error
+        yield

@@ -1,0 +1,188 @@
+"""`hanse-edge`: parses, makes one call, and turns an error into one line and exit code 1."""
+
+import json
+import secrets
+import sys
+from datetime import UTC, datetime
+from hashlib import sha256
+from pathlib import Path
+from typing import Annotated, Any
+
+import click
+import typer
+
+from protocol.errors import BadInputError, FederationError
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+
+Directory = Annotated[Path, typer.Option("--dir", help="The edge's own folder.", envvar="HANSE_EDGE_DIR")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+_HERE = Path("edge-data")
+
+
+@app.command()
+def join(
+    token: Annotated[str, typer.Argument(help="The line that hanse-center enroll printed.")],
+    directory: Directory = _HERE,
+    port: Annotated[int, typer.Option(help="Port of the query service.")] = 8080,
+    min_cohort: Annotated[int, typer.Option(min=3, help="Smallest cohort this site is summed with.")] = 5,
+    as_json: AsJson = False,
+) -> None:
+    """Join a federation: makes this site's keys and redeems the token."""
+    from edge import asking, joining
+
+    joined = joining.join(token, directory=directory, serving_port=port, min_cohort=min_cohort)
+    key = _new_key(directory, label="first")
+    asking.keep_key(directory, key)
+    _say(
+        {"site": joined.site, "federation": joined.federation, "directory": str(directory), "api_key": key},
+        as_json=as_json,
+        text=f"{joined.site} has joined {joined.federation}; it takes part once the operator admits it.\n"
+        f"API key of the query service, shown once: {key}\nNext: hanse-edge serve --dir {directory}",
+    )
+
+
+@app.command()
+def key(
+    label: Annotated[str, typer.Argument(help="Who the key is for.")],
+    directory: Directory = _HERE,
+    as_json: AsJson = False,
+) -> None:
+    """Make one more API key for the query service; it counts after the next start."""
+    from edge import settings
+
+    settings.load(directory)
+    fresh = _new_key(directory, label=label)
+    _say({"label": label, "api_key": fresh}, as_json=as_json, text=f"API key for {label}, shown once: {fresh}")
+
+
+@app.command(name="import")
+def import_(
+    what: Annotated[str, typer.Argument(help="events or items")],
+    file: Annotated[Path, typer.Argument(help=".csv, .jsonl or .parquet")],
+    directory: Directory = _HERE,
+    rejects: Annotated[Path | None, typer.Option(help="Where refused rows go; beside the store by default.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Import this site's items or events; running it twice changes nothing."""
+    from edge import ingest
+
+    if what not in {"events", "items"}:
+        raise BadInputError(f"{what!r} cannot be imported", advice="say events or items")
+    outcome = ingest.run(what, file, directory=directory, rejects=rejects, quiet=as_json)
+    text = (
+        f"{outcome['rows']} rows: {outcome['added']} added, {outcome['duplicates']} known already, "
+        f"{outcome['rejected']} refused"
+    )
+    if outcome["rejected"]:
+        text += f"; why, line by line: {outcome['rejects']}"
+    _say(outcome, as_json=as_json, text=text)
+
+
+@app.command()
+def serve(directory: Directory = _HERE) -> None:
+    """Serve queries, listen for releases, take part in rounds. Ctrl-C ends all of it."""
+    from edge import agent, settings
+
+    agent.serve(directory, settings.load(directory))
+
+
+@app.command(hidden=True)
+def learn(directory: Directory = _HERE) -> None:
+    """Answer rounds until there are none for a while. Started by serve, at low priority."""
+    from edge import learner, settings
+
+    learner.learn(directory, settings.load(directory))
+
+
+@app.command(hidden=True)
+def fit(directory: Directory = _HERE) -> None:
+    """Fit this site's fusion weights for the committed release. Started by serve, at low priority."""
+    from edge import fitting, settings
+
+    fitting.fit(directory, settings.load(directory))
+
+
+@app.command()
+def query(
+    user: Annotated[str, typer.Argument(help="A user of this site; an unknown one gets what is popular.")],
+    directory: Directory = _HERE,
+    limit: Annotated[int, typer.Option(min=1, max=100)] = 10,
+    as_json: AsJson = False,
+) -> None:
+    """Ask the running edge what it would recommend to a user."""
+    from edge import asking, settings
+
+    answer = asking.recommend(user, limit=limit, directory=directory, settings=settings.load(directory))
+    _say(answer, as_json=as_json, text=asking.as_text(answer))
+
+
+@app.command()
+def status(directory: Directory = _HERE, as_json: AsJson = False) -> None:
+    """What the running edge serves from."""
+    from edge import asking, settings
+
+    answer = asking.health(settings.load(directory))
+    _say(answer, as_json=as_json, text="\n".join(f"{name}: {value}" for name, value in answer.items()))
+
+
+@app.command()
+def doctor(directory: Directory = _HERE, as_json: AsJson = False) -> None:
+    """Look for what is wrong, and say what mends it."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from edge import doctor as examination
+    from edge import settings
+
+    findings = list(examination.examine(directory, settings.load(directory), now=datetime.now(UTC)))
+    if as_json:
+        print(json.dumps([{"check": f.check, "problem": f.problem, "fix": f.fix} for f in findings]))
+    else:
+        table = Table("check", "problem", "fix")
+        for finding in findings:
+            table.add_row(finding.check, finding.problem or "none", finding.fix)
+        Console().print(table)
+    if not all(finding.well for finding in findings):
+        raise typer.Exit(1)
+
+
+def _new_key(directory: Path, *, label: str) -> str:
+    """Draw an API key; only its hash is kept."""
+    fresh = secrets.token_urlsafe(24)
+    path = directory / "keys" / "api-keys"
+    with path.open("a", encoding="utf-8") as file:
+        file.write(f"{sha256(fresh.encode()).hexdigest()} {' '.join(label.split())}\n")
+    path.chmod(0o600)
+    return fresh
+
+
+def _say(value: Any, *, as_json: bool, text: str) -> None:
+    print(json.dumps(value) if as_json else text)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command.
+
+    Returns:
+        0, or 1 after an error that is one line on standard error.
+    """
+    try:
+        result = app(args=argv, prog_name="hanse-edge", standalone_mode=False)
+    except FederationError as error:
+        print(f"edge: {error.line()}", file=sys.stderr)
+        return 1
+    except click.ClickException as error:
+        print(f"edge: {error.format_message()} (hanse-edge --help)", file=sys.stderr)
+        return error.exit_code
+    except (KeyboardInterrupt, typer.Abort):
+        print("edge: interrupted", file=sys.stderr)
+        return 130
+    except OSError as error:
+        print(f"edge: {error.filename or 'the system'}: {error.strerror or error}", file=sys.stderr)
+        return 1
+    return result if isinstance(result, int) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,134 @@
+"""`hanse-edge doctor`: keys, certificate, clock, gateway, broker, port, disk, books. Looks, changes nothing."""
+
+import shutil
+import socket
+import ssl
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+
+import httpx
+from cryptography import x509
+
+from edge.keys import Keys
+from edge.settings import EdgeSettings
+from edge.store import Store
+from protocol.diagnosis import Finding
+from protocol.errors import FederationError
+
+_LEAST_FREE_BYTES = 1 << 30
+_MOST_SKEW = timedelta(seconds=60)
+_RENEW_BEFORE = timedelta(days=30)
+_TIMEOUT_SECONDS = 5.0
+
+
+def examine(directory: Path, settings: EdgeSettings, *, now: datetime) -> Iterator[Finding]:
+    """Every check in turn; none stops the others."""
+    checks: tuple[tuple[str, Callable[[], Finding]], ...] = (
+        ("keys", lambda: _keys(directory)),
+        ("certificate", lambda: _certificate(directory, now)),
+        ("gateway and clock", lambda: _gateway(directory, settings, now)),
+        ("broker", lambda: _broker(directory, settings)),
+        ("port", lambda: _port(settings)),
+        ("disk", lambda: _disk(directory)),
+        ("books", lambda: _books(directory)),
+    )
+    for name, check in checks:
+        try:
+            yield check()
+        except (FederationError, OSError, ValueError) as error:
+            fix = error.advice if isinstance(error, FederationError) else ""
+            yield Finding(check=name, problem=str(error), fix=fix or "see the message")
+
+
+def _keys(directory: Path) -> Finding:
+    Keys.load(directory / "keys")
+    open_to_others = [p.name for p in (directory / "keys").glob("*.key") if stat.S_IMODE(p.stat().st_mode) & 0o077]
+    if open_to_others:
+        return Finding(
+            check="keys", problem=f"others can read {', '.join(open_to_others)}", fix="chmod 600 keys/*.key"
+        )
+    return Finding(check="keys")
+
+
+def _certificate(directory: Path, now: datetime) -> Finding:
+    certificate = x509.load_pem_x509_certificate((directory / "keys" / "tls.crt").read_bytes())
+    left = certificate.not_valid_after_utc - now
+    if left < _RENEW_BEFORE:
+        return Finding(
+            check="certificate",
+            problem=f"the broker's client certificate ends in {left.days} days",
+            fix="ask the federation operator for a new token",
+        )
+    return Finding(check="certificate")
+
+
+def _gateway(directory: Path, settings: EdgeSettings, now: datetime) -> Finding:
+    name = "gateway and clock"
+    context = ssl.create_default_context(cafile=str(directory / "trust" / "ca.crt"))
+    try:
+        with httpx.Client(verify=context, timeout=_TIMEOUT_SECONDS, trust_env=False) as client:
+            response = client.get(f"{settings.center.gateway}/health")
+    except httpx.HTTPError as error:
+        return Finding(
+            check=name,
+            problem=f"{settings.center.gateway}: {error}",
+            fix="serving goes on without the center; check the line, or center.gateway in edge.toml",
+        )
+    date = response.headers.get("date")
+    there = parsedate_to_datetime(date) if date else now
+    if abs(there.astimezone(UTC) - now) > _MOST_SKEW:
+        skew = round((now - there).total_seconds())
+        return Finding(check=name, problem=f"this clock is {skew} s off the center's", fix="switch NTP on")
+    return Finding(check=name)
+
+
+def _broker(directory: Path, settings: EdgeSettings) -> Finding:
+    context = ssl.create_default_context(cafile=str(directory / "trust" / "ca.crt"))
+    context.load_cert_chain(directory / "keys" / "tls.crt", directory / "keys" / "tls.key")
+    address = (settings.center.broker_host, settings.center.broker_port)
+    try:
+        with (
+            closing(socket.create_connection(address, timeout=_TIMEOUT_SECONDS)) as raw,
+            closing(context.wrap_socket(raw, server_hostname=address[0])),
+        ):
+            return Finding(check="broker")
+    except OSError as error:
+        return Finding(
+            check="broker",
+            problem=f"{address[0]}:{address[1]}: {error}",
+            fix="serving goes on; no release arrives until the broker answers",
+        )
+
+
+def _port(settings: EdgeSettings) -> Finding:
+    address = (settings.serving.host, settings.serving.port)
+    try:
+        with httpx.Client(timeout=_TIMEOUT_SECONDS, trust_env=False) as client:
+            if "release" in client.get(f"http://{address[0]}:{address[1]}/healthz").json():
+                return Finding(check="port")  # it is this edge, serving
+    except httpx.TransportError:
+        with closing(socket.socket()) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+        return Finding(check="port")
+    except ValueError:
+        pass  # something answers, but not an edge
+    return Finding(
+        check="port", problem=f"something else listens on port {address[1]}", fix="set serving.port in edge.toml"
+    )
+
+
+def _disk(directory: Path) -> Finding:
+    free = shutil.disk_usage(directory).free
+    if free < _LEAST_FREE_BYTES:
+        return Finding(check="disk", problem=f"{free / 1e6:.0f} MB free", fix="free at least 1 GB for releases")
+    return Finding(check="disk")
+
+
+def _books(directory: Path) -> Finding:
+    with closing(Store.open(directory / "store.db")):
+        return Finding(check="books")

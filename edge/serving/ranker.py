@@ -1,0 +1,148 @@
+"""ONNX Runtime: a history of catalogue rows -> ranked rows, and the score of any row."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Self
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from protocol.errors import UnavailableError, UntrustedReleaseError
+
+SUBMODEL: Final = "recommend"
+_INPUTS = {"history", "k"}
+_OUTPUTS = ["state", "items", "scores"]
+_CHUNK_ROWS = 8_192  # of the vector table widened to float32 at a time: 2 MiB at d = 64, which stays in the cache
+
+
+class ModelFailedError(UnavailableError):
+    """The model of the running release did not give a usable answer."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Ranked:
+    """What the model makes of one history.
+
+    Attributes:
+        state: float32[d], the history as the model sees it.
+        rows: int64[k], best first.
+    """
+
+    state: NDArray[np.float32]
+    rows: NDArray[np.int64]
+
+
+class Ranker:
+    """One loaded sequence model; its item vectors are mapped into memory, not read."""
+
+    def __init__(
+        self, session: Any, vectors: NDArray[np.float16], bias: NDArray[np.float32], *, history_length: int
+    ) -> None:
+        self.history_length = history_length
+        self.items = len(vectors) - 1
+        self._session = session
+        self._vectors = vectors
+        self._bias = bias
+        self._norms: NDArray[np.float32] | None = None
+
+    @classmethod
+    def load(cls, directory: Path, *, items: int, embedding_size: int, history_length: int) -> Self:
+        """Load the files of the submodel `recommend` and ask it once.
+
+        Args:
+            directory: holds model.onnx, item_vectors.bin (float16[n+1, d]) and item_bias.bin (float32[n+1]).
+
+        Raises:
+            UntrustedReleaseError: a file is missing or of another size, or the model is none of our kind.
+        """
+        vectors = table(directory / "item_vectors.bin", np.float16, (items + 1, embedding_size))
+        bias = table(directory / "item_bias.bin", np.float32, (items + 1,))
+        # One thread: a second gives the encoder nothing and spins against the event loop (PERFORMANCE 1a).
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        try:
+            session = ort.InferenceSession(directory / "model.onnx", options, providers=["CPUExecutionProvider"])
+            names = {put.name for put in session.get_inputs()}, {put.name for put in session.get_outputs()}
+        except Exception as error:
+            raise UntrustedReleaseError(f"{directory / 'model.onnx'} is no model: {error}") from error
+        if names[0] != _INPUTS or not names[1] >= set(_OUTPUTS):
+            raise UntrustedReleaseError(f"{directory / 'model.onnx'} takes {names[0]} and gives {names[1]}")
+        ranker = cls(session, vectors, bias, history_length=history_length)
+        try:
+            ranker.rank(np.ones(1, np.int64), k=min(10, items))
+        except ModelFailedError as error:
+            raise UntrustedReleaseError(str(error)) from error
+        return ranker
+
+    def rank(self, rows: NDArray[np.int64], *, k: int) -> Ranked:
+        """The k best rows after this history, oldest first, at least one row; only its newest part is read.
+
+        Raises:
+            ModelFailedError: the model failed, or answered with something that is no ranking.
+        """
+        history = rows[-self.history_length :].reshape(1, -1)
+        asked = np.array([min(k, self.items)], np.int64)
+        try:
+            state, items, _ = self._session.run(_OUTPUTS, {"history": history, "k": asked})
+        except Exception as error:
+            raise ModelFailedError(f"the model failed: {error}") from error
+        if not np.isfinite(state).all() or items.min(initial=1) < 0 or items.max(initial=0) > self.items:
+            raise ModelFailedError("the model's answer is no ranking")
+        found = items[0].astype(np.int64, copy=False)
+        return Ranked(state=state[0], rows=found[found > 0])
+
+    def score(self, state: NDArray[np.float32], rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """float32[n], what the model gives any rows: h . v + b."""
+        scores: NDArray[np.float32] = self._vectors[rows].astype(np.float32) @ state + self._bias[rows]
+        return scores
+
+    def similar(self, row: int, allowed: NDArray[np.bool_], *, k: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """The k nearest other rows by cosine, best first, with their cosines.
+
+        Args:
+            allowed: bool[n+1], rows that may be named.
+        """
+        if self._norms is None:
+            self._norms = np.sqrt(np.maximum(self._products(None), 1e-12))
+        cosines = self._products(self._vectors[row].astype(np.float32)) / (self._norms * self._norms[row])
+        cosines[~allowed] = -np.inf
+        cosines[[0, row]] = -np.inf
+        rows = best(cosines, k)
+        return rows, cosines[rows]
+
+    def _products(self, vector: NDArray[np.float32] | None) -> NDArray[np.float32]:
+        """float32[n+1], every item's vector times this one, or times itself."""
+        products = np.empty(len(self._vectors), np.float32)
+        for start in range(0, len(products), _CHUNK_ROWS):
+            part = self._vectors[start : start + _CHUNK_ROWS].astype(np.float32)
+            products[start : start + len(part)] = np.einsum("nd,nd->n", part, part) if vector is None else part @ vector
+        return products
+
+
+def table(path: Path, kind: Any, shape: tuple[int, ...]) -> NDArray[Any]:
+    """Map a raw little-endian table into memory.
+
+    Raises:
+        UntrustedReleaseError: it is missing or of another size.
+    """
+    kind = np.dtype(kind).newbyteorder("<")
+    try:
+        size = path.stat().st_size
+    except OSError as error:
+        raise UntrustedReleaseError(f"{path} is missing") from error
+    if size != kind.itemsize * int(np.prod(shape)):
+        raise UntrustedReleaseError(f"{path} has {size} bytes, not those of {shape} of {kind}")
+    # A plain array over the map: numpy's own memmap class costs microseconds at every slice.
+    return np.asarray(np.memmap(path, kind, "r", shape=shape))
+
+
+def best(scores: NDArray[np.float32], k: int) -> NDArray[np.int64]:
+    """Indices of the k highest finite scores, best first; equal scores in the order of their indices."""
+    k = min(k, len(scores))
+    if k <= 0:
+        return np.empty(0, np.int64)
+    top = np.sort(np.argpartition(-scores, k - 1)[:k])
+    top = top[np.argsort(-scores[top], kind="stable")]
+    return top[np.isfinite(scores[top])]

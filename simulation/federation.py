@@ -1,0 +1,162 @@
+"""A real center and real edges on one machine: separate processes, set up by the commands a user would type."""
+
+import json
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from protocol.errors import UnavailableError
+from simulation.processes import Child, free_ports, program, run, wait_until
+
+_ENVIRONMENT = {"FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1", "OMP_NUM_THREADS": "1"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Site:
+    """One edge of the federation.
+
+    Attributes:
+        port: of its query service.
+        key: its API key.
+    """
+
+    name: str
+    directory: Path
+    port: int
+    key: str
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def client(self) -> httpx.Client:
+        """Speaks to this edge as its shop would."""
+        return httpx.Client(
+            base_url=self.url, headers={"Authorization": f"Bearer {self.key}"}, timeout=30.0, trust_env=False
+        )
+
+
+class Federation:
+    """A center, a broker and sites in one folder; every step is a command that an operator could type."""
+
+    def __init__(self, directory: Path, *, federation: str) -> None:
+        self.directory = directory
+        self.federation = federation
+        self.center = directory / "center"
+        self.sites: list[Site] = []
+        self.children: dict[str, Child] = {}
+
+    @classmethod
+    @contextmanager
+    def fresh(cls, directory: Path, *, federation: str) -> Iterator["Federation"]:
+        """A federation in an empty folder; whatever happens, none of its processes survives."""
+        shutil.rmtree(directory, ignore_errors=True)
+        directory.mkdir(parents=True)
+        made = cls(directory, federation=federation)
+        try:
+            yield made
+        finally:
+            made.stop()
+
+    def found(self, *, settings: Mapping[str, Mapping[str, object]]) -> None:
+        """`hanse-center init`, the broker, and `hanse-center serve`.
+
+        Args:
+            settings: sections of ``center.toml`` beside the addresses.
+        """
+        gateway, superlink, broker = free_ports(3)
+        ports = ["--gateway-port", str(gateway), "--superlink-port", str(superlink), "--broker-port", str(broker)]
+        self.command("hanse-center", "init", self.federation, *ports)
+        with (self.center / "center.toml").open("a", encoding="utf-8") as file:
+            for section, values in settings.items():
+                lines = [f"{name} = {json.dumps(value)}" for name, value in values.items()]
+                file.write("\n".join([f"\n[{section}]", *lines, ""]))
+        self.start("broker", "hanse-center", "broker")
+        self.start("center", "hanse-center", "serve")
+        self.wait_for_center()
+
+    def wait_for_center(self) -> None:
+        """Until the gateway, the SuperLink behind it and the broker answer."""
+
+        def ready() -> bool:
+            return bool(self.status()["serving"])
+
+        wait_until(ready, what="the start of the center", seconds=90, children=list(self.children.values()))
+
+    def join(self, name: str, *, min_cohort: int) -> Site:
+        """`hanse-center enroll`, then `hanse-edge join`."""
+        token = json.loads(self.command("hanse-center", "enroll", name, "--json"))["token"]
+        (port,) = free_ports(1)
+        directory = self.directory / "sites" / name
+        said = self.command(
+            "hanse-edge", "join", token, "--port", str(port), "--min-cohort", str(min_cohort), "--json", at=directory
+        )
+        site = Site(name=name, directory=directory, port=port, key=json.loads(said)["api_key"])
+        self.sites.append(site)
+        return site
+
+    def serve(self, site: Site) -> Child:
+        """`hanse-edge serve`, until it answers."""
+        child = self.start(site.name, "hanse-edge", "serve", at=site.directory)
+        wait_until(lambda: alive(site), what=f"the start of {site.name}", seconds=60, children=[child])
+        return child
+
+    def start(self, name: str, command: str, *words: str, at: Path | None = None) -> Child:
+        line = [program(command), *words, "--dir", str(at or self.center)]
+        child = Child(name, line, log=self.directory / "logs" / f"{name}.log", environment=_ENVIRONMENT)
+        self.children[name] = child
+        return child
+
+    def command(self, command: str, *words: str, at: Path | None = None) -> str:
+        """Run one of our commands to its end, in the center's folder unless told otherwise."""
+        return run([program(command), *words, "--dir", str(at or self.center)], environment=_ENVIRONMENT)
+
+    def status(self) -> dict[str, Any]:
+        """`hanse-center status --json`."""
+        value: dict[str, Any] = json.loads(self.command("hanse-center", "status", "--json"))
+        return value
+
+    def stop(self) -> None:
+        """End everything: edges first, then the center, the broker last."""
+        order = [*(site.name for site in self.sites), "center", "broker"]
+        children = [self.children.pop(name) for name in order if name in self.children]
+        for child in [*children, *self.children.values()]:
+            child.stop()
+        self.children.clear()
+
+
+def alive(site: Site) -> bool:
+    """Does its query service answer?"""
+    try:
+        with site.client() as client:
+            return client.get("/healthz").is_success
+    except httpx.TransportError:
+        return False
+
+
+def release_of(site: Site) -> int:
+    """The version of the release that a site answers from, 0 before the first.
+
+    Raises:
+        UnavailableError: it does not answer.
+    """
+    try:
+        with site.client() as client:
+            return int(client.get("/healthz").json().get("release") or 0)
+    except httpx.TransportError as error:
+        raise UnavailableError(f"{site.name} does not answer: {error}") from error
+
+
+def wait_for_release(sites: Sequence[Site], version: int, *, seconds: float, children: Sequence[Child]) -> None:
+    """Until every site answers from this release."""
+    wait_until(
+        lambda: all(release_of(site) >= version for site in sites),
+        what=f"release {version} at {len(sites)} sites",
+        seconds=seconds,
+        children=children,
+    )
