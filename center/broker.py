@@ -79,6 +79,7 @@ def mosquitto_configuration(plan: BrokerPlan, *, user: str | None = None) -> str
         f"max_queued_messages {plan.queue_messages}",
         f"max_packet_size {plan.max_packet_bytes}",
         "max_keepalive 120",
+        "set_tcp_nodelay true",
         "retain_available true",
         "persistence true",
         f"persistence_location {plan.folder}/",

@@ -1,5 +1,6 @@
 """The center's own MQTT connection: publishes retained messages with acknowledgement, in a bounded window."""
 
+import socket
 import ssl
 import sys
 import threading
@@ -73,6 +74,7 @@ class Connection:
         self._client.on_disconnect = self._disconnected
         self._client.on_message = self._arrived
         self._client.on_log = self._logged
+        self._client.on_socket_open = _send_at_once
 
     def start(self) -> None:
         """Begin to connect, in the background and for as long as it takes."""
@@ -167,8 +169,15 @@ class Connection:
     def _disconnected(self, _client: Any, _data: Any, _flags: Any, reason: Any, _properties: Any) -> None:
         was_up = self.is_up
         self._up.clear()
-        if was_up or self._trouble is None:
+        if was_up:
             self._fail(UnavailableError(f"{self._access} has closed the connection: {reason}"))
+        elif not isinstance(self._trouble, UntrustedError):
+            self._fail(
+                UnavailableError(
+                    f"{self._access} hung up before it answered: it does not accept our certificate, or is just ending",
+                    advice="run hanse-center doctor",
+                )
+            )
 
     def _logged(self, _client: Any, _data: Any, level: int, text: str) -> None:
         # With TLS 1.3 a refused client certificate shows only as an alert at the first read, and paho only logs it.
@@ -185,3 +194,8 @@ class Connection:
             handlers = [act for topic, act in self._handlers.items() if mqtt.topic_matches_sub(topic, message.topic)]
         for handler in handlers:
             handler(message.topic, bytes(message.payload))
+
+
+def _send_at_once(_client: Any, _data: Any, connected: Any) -> None:
+    # Without this each small acknowledgement waits 40 ms for company (Nagle's algorithm).
+    connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

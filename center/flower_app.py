@@ -59,7 +59,7 @@ from flwr.superlink.grid import HttpGrid
 
 from center.transport import GridTransport, RunLostError, contents
 from protocol import transport as wire
-from protocol.errors import UnavailableError
+from protocol.errors import NotAdmittedError, UnavailableError
 from protocol.identity import EdgeId
 from protocol.transport import Request
 
@@ -71,6 +71,7 @@ _ACQUIRE_SECONDS = 30.0
 _CALL_SECONDS = 30.0
 _OBJECTS_SECONDS = 180.0  # Flower's limit on the upload of one reply
 _REJECTED = frozenset({httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN, httpx.codes.PRECONDITION_FAILED})
+_TURNED_AWAY = "unregistered"
 _PROJECT = """\
 [project]
 name = "center"
@@ -103,14 +104,21 @@ class FlowerCenter:
         """Admit a node by its public key (DER of an EC key); twice is as good as once.
 
         Raises:
-            UnavailableError: SuperLink does not answer, or refuses the key.
+            NotAdmittedError: it was turned away before; SuperLink never takes the same key again.
+            UnavailableError: SuperLink does not answer.
         """
-        if self._node(key) is None:
+        if self._node(key) is not None:
+            return
+        try:
             with _translated():
                 self._control.RegisterNode(RegisterNodeRequest(public_key=_pem(key)))
+        except RunLostError as error:
+            raise NotAdmittedError(
+                "SuperLink refuses this node's key", advice="a site that was turned away joins with new keys"
+            ) from error
 
     def unregister(self, key: bytes) -> None:
-        """Turn a node away; it may be admitted again.
+        """Turn a node away for good.
 
         Raises:
             UnavailableError: SuperLink does not answer.
@@ -123,7 +131,9 @@ class FlowerCenter:
     def _node(self, key: bytes) -> NodeInfo | None:
         with _translated():
             nodes = self._control.ListNodes(ListNodesRequest()).nodes_info
-        return next((node for node in nodes if node.public_key == _pem(key)), None)
+        pem = _pem(key)
+        # A node that was turned away stays on the list.
+        return next((node for node in nodes if node.public_key == pem and node.status != _TURNED_AWAY), None)
 
     def transport(self, edges: Mapping[EdgeId, bytes], **options: Any) -> GridTransport:
         """Open a run and carry messages on it; when SuperLink loses it, another one takes its place.
@@ -255,7 +265,7 @@ class _RunGrid(HttpGrid):
         self._fetchers.shutdown(wait=False, cancel_futures=True)
         with contextlib.suppress(httpx.HTTPError):
             self._runtime_client.PushTaskOutput(PushTaskOutputRequest(sub_status=SubStatus.COMPLETED, details=""))
-        self._heart.join()
+        self._heart.join(timeout=1.0)
         super().close()
 
     def _connect(self) -> None:
@@ -264,8 +274,9 @@ class _RunGrid(HttpGrid):
 
     def _beat(self) -> None:
         while not self._closed.wait(_HEARTBEAT_SECONDS):
-            # A lost run is found by the next call; here there is nobody to tell.
-            with contextlib.suppress(httpx.HTTPError):
+            # A lost run is found by the next call; here there is nobody to tell. A client that was closed while it
+            # waited for an answer says so with a RuntimeError.
+            with contextlib.suppress(httpx.HTTPError, RuntimeError):
                 self._runtime_client.SendTaskHeartbeat(SendTaskHeartbeatRequest())
 
     def _fetch(self, head: Message, parts: list[str]) -> Message:
@@ -305,7 +316,7 @@ def _translated() -> Iterator[None]:
         yield
     except httpx.HTTPStatusError as error:
         if error.response.status_code in _REJECTED:
-            raise RunLostError("SuperLink does not know this run any more") from error
+            raise RunLostError("SuperLink refuses the call: the run is over") from error
         raise UnavailableError(f"SuperLink answers with status {error.response.status_code}") from error
     except (httpx.HTTPError, ObjectPushError) as error:
         raise UnavailableError(f"SuperLink does not answer: {error}") from error

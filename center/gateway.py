@@ -71,6 +71,7 @@ class Front:
 
     def __init__(self, *, superlink_url: str, ca_certificate: Path, enroll: Enroll | None = None) -> None:
         self._enroll = enroll
+        self._away = False
         self._superlink = httpx.AsyncClient(
             base_url=superlink_url,
             verify=ssl.create_default_context(cafile=str(ca_certificate)),
@@ -111,6 +112,8 @@ class Front:
     async def _forward(self, request: Request, path: str) -> Response:
         if _announced(request) > LARGEST_BODY:
             return _too_large()
+        if {"content-length", "transfer-encoding"} <= set(request.headers.keys()):
+            return PlainTextResponse("two lengths\n", status_code=400)  # two readers would find two different ends
         headers = {name: value for name, value in request.headers.items() if name in _ASKED}
         body = _limited(request, LARGEST_BODY) if request.method == "POST" else None
         call = self._superlink.build_request(request.method, path, headers=headers, content=body)
@@ -120,16 +123,23 @@ class Front:
         except _TooLargeError:
             return _too_large()
         except httpx.HTTPError as error:
-            return _unavailable(str(error) or type(error).__name__)
+            return self._pause(str(error) or type(error).__name__)
         if answer.is_server_error or answer.is_redirect:
             await answer.aclose()
-            return _unavailable(f"status {answer.status_code}")
+            return self._pause(f"status {answer.status_code}")
+        self._away = False
         return StreamingResponse(
             answer.aiter_raw(),
             status_code=answer.status_code,
             headers={name: value for name, value in answer.headers.items() if name in _TOLD},
             background=BackgroundTask(answer.aclose),
         )
+
+    def _pause(self, reason: str) -> Response:
+        if not self._away:
+            _log.warning("SuperLink is away", reason=reason)
+        self._away = True
+        return _unavailable()
 
     async def _admit(self, request: Request) -> Response:
         """A wrong token is answered like a path that does not exist."""
@@ -144,7 +154,8 @@ class Front:
         except (BadInputError, MalformedMessageError) as error:
             return PlainTextResponse(f"{error.line()}\n", status_code=400)
         except FederationError as error:
-            return _unavailable(error.line())
+            _log.warning("a site could not be taken in", reason=error.line())
+            return _unavailable()
         return Response(answer, media_type="application/octet-stream")
 
 
@@ -171,9 +182,8 @@ def _too_large() -> Response:
     return PlainTextResponse("too large\n", status_code=413)
 
 
-def _unavailable(reason: str) -> Response:
-    # A node takes 503 for a pause and any other trouble for an end.
-    _log.warning("SuperLink is away", reason=reason)
+def _unavailable() -> Response:
+    """Flower's own nodes take 503 for a pause and any other trouble for an end."""
     return PlainTextResponse("unavailable\n", status_code=503, headers={"retry-after": str(_RETRY_AFTER_SECONDS)})
 
 

@@ -67,7 +67,7 @@ class GridTransport:
         reopen: Callable[[], Grid] | None = None,
         patience: float = 5.0,
         outage: float = 30.0,
-        poll: float = 0.1,
+        poll: float = 0.2,
         time_to_live: float = 3600.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:

@@ -40,7 +40,7 @@ def health(settings: EdgeSettings) -> dict[str, Any]:
         UnavailableError: it does not run.
     """
     with _client(settings, "") as client:
-        return _answer(client, "GET", "/healthz", None)
+        return _answer(client, "GET", "/readyz", None)
 
 
 def as_text(answer: dict[str, Any]) -> str:

@@ -98,9 +98,11 @@ def learn(directory: Directory = _HERE) -> None:
 @app.command(hidden=True)
 def fit(directory: Directory = _HERE) -> None:
     """Fit this site's fusion weights for the committed release. Started by serve, at low priority."""
-    from edge import fitting, settings
+    from edge import settings, tuning
+    from edge.children import end_with_parent
 
-    fitting.fit(directory, settings.load(directory))
+    end_with_parent()
+    tuning.fit(directory, settings.load(directory))
 
 
 @app.command()

@@ -48,9 +48,7 @@ def _keys(directory: Path) -> Finding:
     Keys.load(directory / "keys")
     open_to_others = [p.name for p in (directory / "keys").glob("*.key") if stat.S_IMODE(p.stat().st_mode) & 0o077]
     if open_to_others:
-        return Finding(
-            check="keys", problem=f"others can read {', '.join(open_to_others)}", fix="chmod 600 keys/*.key"
-        )
+        return Finding(check="keys", problem=f"others can read {', '.join(open_to_others)}", fix="chmod 600 keys/*.key")
     return Finding(check="keys")
 
 
@@ -108,7 +106,7 @@ def _port(settings: EdgeSettings) -> Finding:
     address = (settings.serving.host, settings.serving.port)
     try:
         with httpx.Client(timeout=_TIMEOUT_SECONDS, trust_env=False) as client:
-            if "release" in client.get(f"http://{address[0]}:{address[1]}/healthz").json():
+            if "ready" in client.get(f"http://{address[0]}:{address[1]}/readyz").json():
                 return Finding(check="port")  # it is this edge, serving
     except httpx.TransportError:
         with closing(socket.socket()) as probe:

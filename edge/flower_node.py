@@ -65,6 +65,7 @@ HEARTBEAT_INTERVAL = 10.0
 _HEARTBEAT_SECONDS = 4.0
 _CALL_SECONDS = 20.0
 _OBJECTS_SECONDS = 180.0
+_SHORTEST_PAUSE_SECONDS = 0.1
 _LONGEST_PAUSE_SECONDS = 5.0
 _CENTER_NODE = 1
 _CHUNK = 5 << 20  # Flower cuts arrays into pieces of this size
@@ -124,17 +125,16 @@ class FlowerNode:
         """
         worked_at = time.monotonic()
         admitted_at = time.monotonic()
-        pause = 0.1
+        pause = _SHORTEST_PAUSE_SECONDS
         while not stop.is_set() and not _over(worked_at, idle):
             try:
                 with self._session() as session:
-                    admitted_at, pause = time.monotonic(), 0.1
                     while not stop.is_set() and not _over(worked_at, idle):
                         if session.work(self._app):
                             worked_at = time.monotonic()
                         else:
                             stop.wait(self._poll)
-                        admitted_at = time.monotonic()
+                        admitted_at, pause = time.monotonic(), _SHORTEST_PAUSE_SECONDS
             except _RefusedError as error:
                 if time.monotonic() - admitted_at > self._patience:
                     raise NotAdmittedError(
@@ -156,8 +156,10 @@ class FlowerNode:
             session = _Session(client, node_id=self._activate(client), largest=self._largest)
             try:
                 yield session
-            finally:
-                session.close()
+            except BaseException:
+                session.close(leave=False)  # the line that it would be said on is the one that broke
+                raise
+            session.close(leave=True)
 
     def _activate(self, client: FleetHttpClient) -> int:
         """Join. A session of ours that SuperLink still believes in is ended first: it would keep us out."""
@@ -225,18 +227,20 @@ class _Session:
         self._push(app(message, context))
         return True
 
-    def close(self) -> None:
-        """Leave. If that fails, the session lapses by itself."""
+    def close(self, *, leave: bool) -> None:
+        """Stop the heartbeats, and say so if asked; unsaid, the session ends when the next one begins or it lapses."""
         self._closed.set()
-        self._heart.join()
-        with contextlib.suppress(httpx.HTTPError):
-            self._client.DeactivateNode(DeactivateNodeRequest(node_id=self._node.node_id))
+        self._heart.join(timeout=1.0)
+        if leave:
+            with contextlib.suppress(httpx.HTTPError):
+                self._client.DeactivateNode(DeactivateNodeRequest(node_id=self._node.node_id))
 
     def _beat(self) -> None:
         request = SendNodeHeartbeatRequest(node=self._node, heartbeat_interval=HEARTBEAT_INTERVAL)
         while not self._closed.wait(_HEARTBEAT_SECONDS * _jitter.uniform(0.8, 1.2)):
-            # A broken line is found by whoever asks for work; training goes on without one.
-            with contextlib.suppress(httpx.HTTPError):
+            # A broken line is found by whoever asks for work; training goes on without one. A client that was closed
+            # while it waited for an answer says so with a RuntimeError.
+            with contextlib.suppress(httpx.HTTPError, RuntimeError):
                 self._client.SendNodeHeartbeat(request)
 
     def _fetch(self, head: Message, tree: ObjectTree) -> Message:

@@ -38,8 +38,6 @@ class ServingSettings(Section):
     """Address to listen on."""
     port: PositiveInt = 8080
     """Port to listen on."""
-    api_key_hashes: tuple[str, ...] = ()
-    """SHA-256 of the accepted API keys, in hexadecimal; `hanse-edge key` makes one."""
     require_api_key: bool = True
     """Off only on a machine that nobody else can reach."""
 

@@ -230,9 +230,11 @@ class Store:
     def user_known(self, user: str) -> bool:
         return bool(self._rows("SELECT 1 FROM users WHERE name = ?", (user,)))
 
-    def data_version(self) -> int:
-        """Another number whenever any other connection has committed since this thread last asked."""
-        return int(self._rows("PRAGMA data_version")[0][0])
+    def foreign_commits(self) -> int:
+        """A number that changes when another process has committed something."""
+        # The writing connection makes all commits of this process, and SQLite counts those of the others for it.
+        with self._turn, self._plainly():
+            return int(self._writer.execute("PRAGMA data_version").fetchone()[0])
 
     def close(self) -> None:
         with self._turn:

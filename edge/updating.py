@@ -14,6 +14,7 @@ from edge.serving.release import Loaded
 from edge.sync import Sync
 from protocol.errors import FederationError, RollbackError
 from protocol.release import Kind
+from protocol.sealing import digest
 
 _log = structlog.get_logger(__name__)
 _RETRY_SECONDS = 15.0
@@ -24,12 +25,13 @@ class Hands:
     """What updating does to the rest of the edge.
 
     Attributes:
-        load: loads and warms up a bundle's directory; whatever it raises, the old release stays.
+        load: loads and warms up a bundle's directory, offered under this version, its manifest of this digest;
+            whatever it raises, the old release stays.
         activate: swaps to it between two requests.
         changed: something was installed; say so in the next status.
     """
 
-    load: Callable[[Path], Loaded]
+    load: Callable[[Path, int, str], Loaded]
     activate: Callable[[Loaded], None]
     changed: Callable[[], None]
 
@@ -94,6 +96,10 @@ class Updater:
         if offered.offer.kind is Kind.CATALOGUE:
             self._installer.install_catalogue(fetched, now=now)
         else:
-            self._hands.activate(self._installer.install(fetched, load=self._hands.load, now=now))
+            version, sha256 = offered.offer.version, digest(fetched.manifest.to_bytes())
+            loaded = self._installer.install(
+                fetched, load=lambda directory: self._hands.load(directory, version, sha256), now=now
+            )
+            self._hands.activate(loaded)
         _log.info("installed", target=offered.offer.target, bytes=offered.offer.bytes)
         self._hands.changed()

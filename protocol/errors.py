@@ -19,7 +19,6 @@ FederationError
 └── UnavailableError           a service that we need does not answer
 """
 
-
 from collections.abc import Iterable
 
 

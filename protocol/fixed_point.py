@@ -38,13 +38,13 @@ class Segment:
             raise MalformedMessageError(f"segment {self.name!r}: a length and a bound are positive")
 
     def to_json(self) -> dict[str, Any]:
-        return {"name": self.name, "length": self.length, "bound": self.bound}
+        return {"name": self.name, "length": self.length, "bound": float(self.bound)}
 
     @classmethod
     def from_json(cls, value: Any) -> Self:
         match value:
-            case {"name": str(name), "length": int(length), "bound": float() | int() as bound, **rest} if not rest:
-                return cls(name=name, length=length, bound=float(bound))
+            case {"name": str(name), "length": int(length), "bound": float(bound), **rest} if not rest:
+                return cls(name=name, length=length, bound=bound)
         raise MalformedMessageError("not a segment of a vector")
 
     def exponent(self, edges: int) -> int:

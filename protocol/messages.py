@@ -74,10 +74,10 @@ class Announcement:
             "submodel": self.submodel,
             "weights_sha256": self.weights_sha256.hex(),
             "layout": [segment.to_json() for segment in self.layout],
-            "clip": self.clip,
+            "clip": float(self.clip),
             "weight_cap": self.weight_cap,
             "deadline_ms": self.deadline_ms,
-            "training": self.training,
+            "training": {name: float(number) for name, number in self.training.items()},
         }
 
     @classmethod
@@ -104,10 +104,10 @@ class Announcement:
                 submodel=value["submodel"],
                 weights_sha256=bytes.fromhex(value["weights_sha256"]),
                 layout=tuple(Segment.from_json(segment) for segment in value["layout"]),
-                clip=float(value["clip"]),
+                clip=value["clip"],
                 weight_cap=value["weight_cap"],
                 deadline_ms=value["deadline_ms"],
-                training={str(name): float(number) for name, number in value["training"].items()},
+                training=value["training"],
             )
         except (BadInputError, TypeError, ValueError) as error:
             raise MalformedMessageError(f"an announcement cannot be read: {error}") from error
@@ -117,6 +117,9 @@ class Announcement:
     def _check_ranges(self) -> None:
         if list(self.cohort) != sorted(set(self.cohort)):
             raise MalformedMessageError("a cohort stands sorted, each edge once")
+        # A number that could be written in two ways would give one announcement two digests.
+        if not all(isinstance(number, float) for number in self.training.values()):
+            raise MalformedMessageError("training parameters are written as floats")
         if len({segment.name for segment in self.layout}) != len(self.layout) or not self.layout:
             raise MalformedMessageError("the segments of a layout have different names")
         if not (math.isfinite(self.clip) and self.clip > 0 and self.weight_cap > 0 and self.round > 0):
@@ -144,7 +147,7 @@ class Announcement:
         return hashlib.sha256(canonical.encode(self.to_json())).digest()
 
 
-_FIELDS: dict[str, type | tuple[type, ...]] = {
+_FIELDS: dict[str, type] = {
     "federation": str,
     "campaign": str,
     "round": int,
@@ -155,7 +158,7 @@ _FIELDS: dict[str, type | tuple[type, ...]] = {
     "submodel": str,
     "weights_sha256": str,
     "layout": list,
-    "clip": (float, int),
+    "clip": float,
     "weight_cap": int,
     "deadline_ms": int,
     "training": dict,

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -50,6 +51,7 @@ class Federation:
         self.center = directory / "center"
         self.sites: list[Site] = []
         self.children: dict[str, Child] = {}
+        self.start_seconds: dict[str, float] = {}
 
     @classmethod
     @contextmanager
@@ -102,8 +104,10 @@ class Federation:
 
     def serve(self, site: Site) -> Child:
         """`hanse-edge serve`, until it answers."""
+        began = time.monotonic()
         child = self.start(site.name, "hanse-edge", "serve", at=site.directory)
         wait_until(lambda: alive(site), what=f"the start of {site.name}", seconds=60, children=[child])
+        self.start_seconds[site.name] = time.monotonic() - began
         return child
 
     def start(self, name: str, command: str, *words: str, at: Path | None = None) -> Child:
@@ -147,7 +151,8 @@ def release_of(site: Site) -> int:
     """
     try:
         with site.client() as client:
-            return int(client.get("/healthz").json().get("release") or 0)
+            release = client.get("/readyz").json()["release"]
+            return int(release["version"]) if release else 0
     except httpx.TransportError as error:
         raise UnavailableError(f"{site.name} does not answer: {error}") from error
 
@@ -157,6 +162,16 @@ def wait_for_release(sites: Sequence[Site], version: int, *, seconds: float, chi
     wait_until(
         lambda: all(release_of(site) >= version for site in sites),
         what=f"release {version} at {len(sites)} sites",
+        seconds=seconds,
+        children=children,
+    )
+
+
+def wait_for_fusion(sites: Sequence[Site], version: int, *, seconds: float, children: Sequence[Child]) -> None:
+    """Until every site has fitted its fusion weights for this release."""
+    wait_until(
+        lambda: all((site.directory / "fusion" / f"{version}.json").exists() for site in sites),
+        what=f"fitting at {len(sites)} sites",
         seconds=seconds,
         children=children,
     )

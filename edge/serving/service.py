@@ -4,10 +4,10 @@ Everything but the writing of events runs in the event loop's thread: a read of 
 model about a millisecond, which is less than handing either to another thread and back costs under load.
 """
 
+import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from time import monotonic
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +24,8 @@ from edge.store import AddOutcome, Past, Store
 from protocol.errors import BadInputError
 
 _RECENT = 64
-_LOOK_AGAIN_SECONDS = 30.0
+LOOK_AGAIN_SECONDS = 30.0
+_ENOUGH = 30  # of the model's best that a filter leaves: with fewer, it scores all that the filter allows
 
 
 class UnknownItemError(BadInputError):
@@ -93,7 +94,8 @@ class Service:
         self.recent: deque[Query] = deque(maxlen=_RECENT)
         """Newest queries, for trying a release out before it serves; in memory only."""
         self._writer = EventWriter(store)
-        self._looked = (monotonic(), store.data_version())
+        self._foreign = store.foreign_commits()
+        self._recount = False
         self.swap(loaded)
 
     @property
@@ -121,16 +123,35 @@ class Service:
         outcome = await self._writer.add(events)
         self.metrics.note_events(added=outcome.added, duplicates=outcome.duplicates)
         if outcome.duplicates:
-            self._loaded.shelf.count_again()
+            self._recount = True  # which of them were new is not known here
         else:
             for event in events:
                 if event.type == "purchase" and event.item is not None:
                     self._loaded.shelf.note_purchase(event.item)
         return outcome
 
+    async def watch(self) -> None:
+        """Look again every now and then, until cancelled."""
+        while True:
+            await asyncio.sleep(LOOK_AGAIN_SECONDS)
+            await self.look_again()
+
+    async def look_again(self) -> None:
+        """Take in what another process has imported meanwhile. The reading is done in a thread of its own."""
+        before, loaded = self._foreign, self._loaded
+        self._foreign = self.store.foreign_commits()
+        if self._foreign == before and not self._recount:
+            return
+        self._recount = False
+        if self.store.items_mark() == loaded.shelf.items_mark:
+            await asyncio.to_thread(loaded.shelf.count_again)
+            return
+        renewed = await asyncio.to_thread(Loaded.of, self.store, loaded.release, loaded.weights)
+        if self._loaded is loaded:  # else a release came in between, with a newer look at the items
+            self.swap(renewed)
+
     def recommend(self, query: Query) -> Answer:
         """The best items for a user or a history, from the highest rung that carries."""
-        self._look_again()
         loaded, past = self._loaded, self._past(query)
         unknown = Reason.UNKNOWN_USER if query.user is not None else Reason.UNKNOWN_ITEMS
         footing = find_footing(loaded.release, past, unknown=unknown)
@@ -147,7 +168,6 @@ class Service:
         Raises:
             UnknownItemError: nobody knows it.
         """
-        self._look_again()
         loaded = self._loaded
         shelf, place = loaded.shelf, loaded.shelf.place(item)
         if place is None:
@@ -174,8 +194,12 @@ class Service:
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Places and scores, best first; filled up with popular items where the candidates are too few."""
         release, ranked, market = loaded.release, footing.ranked, loaded.market()
-        if ranked is not None and release is not None and not allowed[ranked.rows].all():
-            ranked = Ranked(state=ranked.state, rows=self._best_allowed(loaded, ranked, allowed))
+        if ranked is not None and release is not None:
+            kept = np.count_nonzero(allowed[ranked.rows])
+            if kept < min(max(query.limit, _ENOUGH), len(ranked.rows)):
+                rows = np.flatnonzero(allowed[: loaded.shelf.rows + 1])
+                rows = rows[best(release.ranker.score(ranked.state, rows), TOP)]
+                ranked = Ranked(state=ranked.state, rows=rows)
         slate = lay_out(past, market, ranker=release.ranker if release else None, ranked=ranked, allowed=allowed)
         said = slate.scores(loaded.weights.vector()).astype(np.float32)
         order = best(said, query.limit)
@@ -189,14 +213,6 @@ class Service:
             places = np.r_[places, rest]
             scores = np.r_[scores, floor - np.arange(len(rest), dtype=np.float32)]
         return places, scores
-
-    @staticmethod
-    def _best_allowed(loaded: Loaded, ranked: Ranked, allowed: NDArray[np.bool_]) -> NDArray[np.int64]:
-        """The model's best among what is allowed, when its own top is cut into by a filter or an empty shelf."""
-        if loaded.release is None:
-            return ranked.rows
-        rows = np.flatnonzero(allowed[: loaded.shelf.rows + 1])
-        return rows[best(loaded.release.ranker.score(ranked.state, rows), TOP)]
 
     def _answer(
         self,
@@ -214,17 +230,3 @@ class Service:
         ]
         version = loaded.release.version if loaded.release else None
         return Answer(rec_id=self.new_id(), release=version, rung=rung, reasons=reasons, items=items)
-
-    def _look_again(self) -> None:
-        """Now and then, see whether another process has imported something."""
-        now = monotonic()
-        since, version = self._looked
-        if now - since < _LOOK_AGAIN_SECONDS:
-            return
-        self._looked = (now, self.store.data_version())
-        if self._looked[1] == version:
-            return
-        if self.store.items_mark() != self._loaded.shelf.items_mark:
-            self._loaded = Loaded.of(self.store, self._loaded.release, self._loaded.weights)
-        else:
-            self._loaded.shelf.count_again()

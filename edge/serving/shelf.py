@@ -117,8 +117,9 @@ class Shelf:
         counts = self._store.popularity()
         keys = np.fromiter(counts, np.int64, len(counts))
         places = self.places(keys)
-        self.bought[:] = 0
-        self.bought[places] = np.fromiter(counts.values(), np.float32, len(counts))
+        bought = np.zeros(len(self.bought), np.float32)
+        bought[places] = np.fromiter(counts.values(), np.float32, len(counts))
+        self.bought = bought  # replaced, not changed: a thread may do this while another reads
         self._popular = None
 
     def _absorb(self) -> None:

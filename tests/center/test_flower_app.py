@@ -1,17 +1,20 @@
 import io
 import os
+import re
 import signal
 import threading
 import time
 import zipfile
 from hashlib import sha256
+from pathlib import Path
 
 import pytest
 from flwr.proto.control_pb2 import ListRunsRequest, StartRunRequest, StopRunRequest
 from flwr.proto.fab_pb2 import Fab
 
+import center.flower_app
 from center.superlink import SuperLink
-from protocol.errors import BadInputError, UnavailableError
+from protocol.errors import BadInputError, NotAdmittedError, UnavailableError
 from protocol.transport import Reply, Request
 
 
@@ -98,20 +101,45 @@ def test_a_round_survives_the_crash_of_superlink(crew, superlink, rounds):
     assert rounds.collect(transport, edge)[edge].body == b"as sent"
 
 
+def test_a_center_that_comes_back_gets_the_answer_its_predecessor_asked_for(crew, superlink, papers, rounds):
+    asked = []
+    working, go_on = threading.Event(), threading.Event()
+
+    def slowly(request: Request) -> Reply:
+        asked.append(request)
+        working.set()
+        go_on.wait(30)
+        return Reply(body=request.weights)
+
+    edge = crew.hire("shop-a", slowly)
+    request = Request(action="test", announcement=b"", weights=b"as sent")
+    before = crew.transport()
+    before.send({edge: request})
+    while not working.is_set():
+        before.receive(timeout=0.1)
+    successor = type(crew.center)(address=superlink.address, ca_certificate=papers.ca, secret=superlink.secret())
+    after = successor.transport(crew.public_keys, poll=0.05)
+    after.send({edge: request})
+    go_on.set()
+    assert rounds.collect(after, edge)[edge].body == b"as sent"
+    assert len(asked) == 1
+    successor.close()
+
+
 def test_a_superlink_that_stays_away_is_reported(crew, papers, tmp_path):
     edge = crew.admit("shop-a")
     link = SuperLink(folder=tmp_path, certificate=papers.certificate, key=papers.key, ca_certificate=papers.ca)
     link.start()
-    center = type(crew.center)(address=link.address, ca_certificate=papers.ca, secret=link.secret())
-    transport = center.transport({}, outage=0.3)
+    other = type(crew.center)(address=link.address, ca_certificate=papers.ca, secret=link.secret())
+    transport = other.transport({}, outage=0.3)
     assert transport.receive(timeout=0.1) == []
     link.stop(grace=0)
     assert transport.receive(timeout=0.1) == []
     with pytest.raises(UnavailableError, match="SuperLink"):
         transport.receive(timeout=1.0)
     with pytest.raises(UnavailableError, match="SuperLink"):
-        center.register(crew.public_keys[edge])
-    center.close()
+        other.register(crew.public_keys[edge])
+    other.close()
 
 
 def _hostile_app(marker) -> bytes:
@@ -150,7 +178,7 @@ def test_a_hostile_app_that_reaches_superlink_is_executed_by_nobody(crew, rounds
     assert not marker.exists()
 
 
-def test_admitting_twice_is_harmless_and_a_node_turned_away_is_gone(crew, rounds):
+def test_admitting_twice_is_harmless_and_a_node_turned_away_is_gone_for_good(crew, rounds):
     edge = crew.hire("shop-a")
     crew.center.register(crew.public_keys[edge])
     transport = crew.transport()
@@ -158,3 +186,17 @@ def test_admitting_twice_is_harmless_and_a_node_turned_away_is_gone(crew, rounds
     crew.center.unregister(crew.public_keys[edge])
     crew.center.unregister(crew.public_keys[edge])
     assert transport.online() == frozenset()
+    with pytest.raises(NotAdmittedError, match="refuses this node's key"):
+        crew.center.register(crew.public_keys[edge])
+
+
+def test_flowers_inner_modules_are_imported_in_one_file_a_side():
+    root = Path(center.flower_app.__file__).parents[1]
+    found = {
+        path.relative_to(root).as_posix()
+        for package in ("center", "edge", "protocol", "simulation")
+        for path in (root / package).rglob("*.py")
+        for line in path.read_text().splitlines()
+        if re.match(r"\s*(from|import) flwr\.(?!(app|clientapp|serverapp)(\s|$))", line)
+    }
+    assert found == {"center/flower_app.py", "edge/flower_node.py"}

@@ -261,3 +261,9 @@ def test_a_truncated_update_is_malformed(towns, announcement, roster, values, cu
 def test_an_over_long_update_is_malformed(towns, announcement, roster, values) -> None:
     with pytest.raises(MalformedMessageError):
         MaskedUpdate.from_bytes(towns[0].answer(announcement, roster, values[0]) + b"\0")
+
+
+def test_an_announcement_means_the_same_at_both_ends(announcement) -> None:
+    """Whole numbers given by a settings file must not be written in two ways: the digests would differ."""
+    given = replace(announcement, clip=4, layout=(Segment(name="x", length=2, bound=3),), training={"epochs": 2})
+    assert Announcement.open(given.sign(CENTER), key=CENTER.public_key()).digest() == given.digest()

@@ -3,8 +3,13 @@ import os
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from flwr.app import Context, RecordDict
+from flwr.supercore.task_identity import TaskIdentity
+from structlog.testing import capture_logs
 
+from center.flower_app import app as server
 from center.transport import GridTransport
+from edge.flower_node import app as client
 from edge.flower_node import build_client_app
 from protocol.errors import BadInputError
 from protocol.identity import EdgeId
@@ -62,3 +67,19 @@ def test_nobody_is_waited_for_once_a_round_is_over():
 def test_a_second_run_is_not_pretended():
     with pytest.raises(NotImplementedError):
         InProcessGrid({}).set_run(None)
+
+
+@pytest.fixture
+def task():
+    """What Flower sets before it runs a ServerApp, and nobody else."""
+    TaskIdentity.task_id = TaskIdentity.run_id = TaskIdentity.node_id = 1
+    yield
+    TaskIdentity._task_id = TaskIdentity._run_id = TaskIdentity._node_id = None
+
+
+@pytest.mark.usefixtures("task")
+def test_flowers_own_engine_can_call_the_roll():
+    sites = {EdgeId("ours"): Site(key=_site().key, app=client), EdgeId("refusing"): _site(_refuse)}
+    with capture_logs() as lines:
+        server(InProcessGrid(sites), Context(run_id=1, node_id=1, node_config={}, state=RecordDict(), run_config={}))
+    assert [(line["event"], line["here"]) for line in lines] == [("roll call", True), ("roll call", False)]

@@ -1,0 +1,272 @@
+"""`hanse-edge serve`: starts and stops the parts of an edge; the only supervisor.
+
+One process, one event loop for the shop's queries; beside it threads for MQTT and for installing releases, and child
+processes of lower priority for learning and fitting. None of this imports torch or flwr.
+"""
+
+import asyncio
+import fcntl
+import secrets
+import socket
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import structlog
+import uvicorn
+
+from edge import tuning
+from edge.children import Child
+from edge.connection import BrokerAccess
+from edge.keys import Keys, load_public
+from edge.membership import Membership
+from edge.serving.api import build_app
+from edge.serving.door import ApiKeys
+from edge.serving.release import Loaded
+from edge.serving.service import Service
+from edge.settings import EdgeSettings
+from edge.store import Store
+from edge.sync import Hearing, Sync, Trust
+from edge.updating import Hands, Updater
+from protocol.errors import BadInputError, FederationError
+from protocol.identity import edge_id, federation_id
+
+_log = structlog.get_logger(__name__)
+_LOOK_SECONDS = 0.5
+_RESTART_SECONDS = 5.0
+_WARM_UP_QUERIES = 16
+
+
+def now_ms() -> int:
+    """UTC."""
+    return time.time_ns() // 1_000_000
+
+
+def serve(directory: Path, settings: EdgeSettings) -> None:
+    """Serve until SIGTERM or Ctrl-C, with or without a line to the center.
+
+    Raises:
+        BadInputError: another `serve` runs in this folder, the port is in use, a key or the store is damaged.
+    """
+    with _alone(directory), ExitStack() as parts:
+        listener = parts.enter_context(_listen(settings))
+        agent = _Agent(directory, settings, parts)
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            runner.run(agent.serve(listener))
+
+
+class _Agent:
+    def __init__(self, directory: Path, settings: EdgeSettings, parts: ExitStack) -> None:
+        self._directory = directory
+        self._settings = settings
+        federation = federation_id(settings.site.federation)
+        self._store = parts.enter_context(Store.open(directory / "store.db", durability=settings.store.durability))
+        self._installer = tuning.open_installer(directory, settings)
+        self._membership = Membership(directory, federation=federation)
+        self._service = Service(self._store, self._committed(), new_id=_new_id, now_ms=now_ms)
+        parts.callback(self._service.close)
+        self._learner = Child(["learn"], directory=directory, niceness=settings.training.niceness)
+        self._fitter = Child(["fit"], directory=directory, niceness=settings.training.niceness)
+        parts.callback(self._learner.stop)
+        parts.callback(self._fitter.stop)
+        self._rounds_until_ms = 0
+        self._fitted_for = 0
+        self._loop: asyncio.AbstractEventLoop | None = None
+        keys = Keys.load(directory / "keys")
+        self._sync = Sync(
+            BrokerAccess(
+                host=settings.center.broker_host,
+                port=settings.center.broker_port,
+                authority=directory / "trust" / "ca.crt",
+                certificate=directory / "keys" / "tls.crt",
+                key=directory / "keys" / "tls.key",
+            ),
+            federation=federation,
+            edge=edge_id(settings.site.name),
+            trust=Trust(
+                center_key=load_public(directory / "trust" / "center.pub"),
+                sealing_key=keys.seal,
+                root=(directory / "trust" / "root.json").read_bytes(),
+            ),
+            hearing=Hearing(
+                on_wake=self._on_wake,
+                on_roster=self._on_roster,
+                on_release_available=self._on_release_available,
+                on_trouble=lambda error: _log.warning("not believed", why=error.line()),
+            ),
+            folder=directory,
+        )
+        self._updater = Updater(
+            sync=self._sync,
+            installer=self._installer,
+            hands=Hands(load=self._load, activate=self._activate, changed=self._report),
+        )
+
+    async def serve(self, listener: socket.socket) -> None:
+        """Answer until uvicorn is told to stop; then stop the rest."""
+        self._loop = asyncio.get_running_loop()
+        app = build_app(self._service, api_keys=self._api_keys())
+        config = uvicorn.Config(
+            app, http="httptools", ws="none", access_log=False, log_config=None, timeout_graceful_shutdown=5
+        )
+        server = uvicorn.Server(config)
+        self._updater.start()
+        self._sync.start()
+        self._report()
+        minding = asyncio.create_task(self._mind_children())
+        _log.info("edge serves", site=self._settings.site.name, port=listener.getsockname()[1])
+        try:
+            await server.serve(sockets=[listener])
+        finally:
+            minding.cancel()
+            with suppress(asyncio.CancelledError):
+                await minding
+            await asyncio.to_thread(self._stop)
+
+    def _stop(self) -> None:
+        self._updater.stop()
+        self._sync.stop()
+
+    async def _mind_children(self) -> None:
+        """Keep the learner up while rounds are on, and take fitted weights in when they are there."""
+        started_at = 0.0
+        while True:
+            await asyncio.sleep(_LOOK_SECONDS)
+            wanted = now_ms() < self._rounds_until_ms and self._installer.catalogue() is not None
+            if wanted and not self._learner.running() and time.monotonic() - started_at > _RESTART_SECONDS:
+                started_at = time.monotonic()
+                self._learner.start()
+            await self._mind_fitting()
+
+    async def _mind_fitting(self) -> None:
+        release = self._service.loaded.release
+        if release is None or release.version == self._fitted_for or self._fitter.running():
+            return
+        bundle = self._installer.bundle()
+        if bundle is None or bundle.offer.version != release.version:
+            return
+        weights = tuning.read_weights(self._directory, bundle)
+        if weights is None and self._fitter.returncode() is None:
+            self._fitter.start()
+        elif weights is None:  # it ended without a word: the defaults have to do
+            self._fitted_for = release.version
+            self._fitter.stop()
+        else:
+            self._fitted_for = release.version
+            self._fitter.stop()
+            self._service.swap(await asyncio.to_thread(Loaded.of, self._store, release, weights))
+            self._report()
+
+    def _committed(self) -> Loaded:
+        """What was served before the restart; popularity when nothing can be loaded, never an error."""
+        bundle = self._installer.bundle()
+        if bundle is None:
+            return Loaded.of(self._store, None)
+        try:
+            release = tuning.load_release(
+                self._installer, bundle.directory, version=bundle.offer.version, sha256=bundle.sha256
+            )
+        except FederationError as error:
+            _log.error("the installed release cannot be loaded", why=error.line())
+            return Loaded.of(self._store, None)
+        return Loaded.of(self._store, release, tuning.read_weights(self._directory, bundle))
+
+    def _load(self, directory: Path, version: int, sha256: str) -> Loaded:
+        """Load a release beside the running one and try the newest queries on it."""
+        release = tuning.load_release(self._installer, directory, version=version, sha256=sha256)
+        loaded = Loaded.of(self._store, release)
+        trial = Service(self._store, loaded, new_id=_new_id, now_ms=now_ms)
+        try:
+            for query in list(self._service.recent)[-_WARM_UP_QUERIES:]:
+                trial.recommend(query)
+        finally:
+            trial.close()
+        return loaded
+
+    def _activate(self, loaded: Loaded) -> None:
+        assert self._loop is not None
+        self._fitter.stop()
+        self._loop.call_soon_threadsafe(self._service.swap, loaded)
+
+    def _report(self) -> None:
+        """Tell the center what runs here, and nothing else."""
+        bundle, catalogue = self._installer.bundle(), self._installer.catalogue()
+        self._sync.report(
+            {
+                "version": tuning.EDGE_VERSION,
+                "release": bundle.offer.version if bundle else 0,
+                "sha256": bundle.sha256 if bundle else "",
+                "catalogue": catalogue.offer.version if catalogue else 0,
+                "fitted": self._fitted_for,
+            }
+        )
+
+    def _on_wake(self, content: Mapping[str, Any]) -> None:
+        until = content.get("until_ms")
+        if isinstance(until, int):
+            self._rounds_until_ms = until
+
+    def _on_roster(self, signed: bytes) -> None:
+        roster = self._membership.accept(signed)
+        _log.info("roster accepted", version=roster.version, sites=len(roster.members))
+
+    def _on_release_available(self) -> None:
+        self._updater.wake()
+
+    def _api_keys(self) -> ApiKeys | None:
+        if not self._settings.serving.require_api_key:
+            return None
+        try:
+            lines = (self._directory / "keys" / "api-keys").read_text("utf-8").splitlines()
+        except FileNotFoundError:
+            lines = []
+        hashes = [line.split()[0] for line in lines if line.strip()]
+        if not hashes:
+            raise BadInputError("no API key has been made", advice="hanse-edge key NAME")
+        return ApiKeys(hashes)
+
+
+def _new_id() -> str:
+    return secrets.token_urlsafe(12)
+
+
+def _loop_factory() -> Any:
+    import uvloop  # noqa: PLC0415 - there is none on Windows, where nobody serves
+
+    return uvloop.new_event_loop
+
+
+@contextmanager
+def _listen(settings: EdgeSettings) -> Iterator[socket.socket]:
+    """The service's socket, taken before anything else is started.
+
+    Raises:
+        BadInputError: the port is in use.
+    """
+    address = (settings.serving.host, settings.serving.port)
+    try:
+        listener = socket.create_server(address, backlog=1024)
+    except OSError as error:
+        raise BadInputError(
+            f"cannot listen on {address[0]}:{address[1]}: {error.strerror}",
+            advice="end what listens there, or set serving.port in edge.toml",
+        ) from error
+    with listener:
+        yield listener
+
+
+@contextmanager
+def _alone(directory: Path) -> Iterator[None]:
+    """One `serve` a folder; the lock is the kernel's and ends with this process.
+
+    Raises:
+        BadInputError: another one runs.
+    """
+    with (directory / "serve.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise BadInputError(f"an edge serves in {directory} already", advice="end it first") from error
+        yield

@@ -1,0 +1,79 @@
+"""Fits this site's fusion weights for the committed release, in a process of its own and at low priority."""
+
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import structlog
+
+from edge.catalogue import Catalogue
+from edge.installer import Installed, Installer
+from edge.serving.fitting import fit_fusion
+from edge.serving.fusion import FusionWeights
+from edge.serving.release import Release
+from edge.settings import EdgeSettings
+from edge.store import Store
+from protocol.card import BundleCard
+from protocol.errors import BadInputError, UntrustedReleaseError
+from protocol.identity import federation_id
+
+_log = structlog.get_logger(__name__)
+_MOST_USERS = 600
+EDGE_VERSION = version("hanse")
+
+
+def fit(directory: Path, settings: EdgeSettings) -> None:
+    """Fit and store the weights; nothing to do before the first release.
+
+    Raises:
+        BadInputError: the store is damaged.
+        UntrustedReleaseError: the committed release cannot be loaded.
+    """
+    installer = open_installer(directory, settings)
+    bundle = installer.bundle()
+    if bundle is None:
+        return
+    release = load_release(installer, bundle.directory, version=bundle.offer.version, sha256=bundle.sha256)
+    with Store.open(directory / "store.db", durability=settings.store.durability) as store:
+        weights = fit_fusion(
+            store,
+            release.ranker,
+            release.catalogue,
+            max_users=_MOST_USERS,
+            rng=np.random.default_rng(bundle.offer.version),
+            federation=release.popularity,
+        )
+    weights.save(weights_file(directory, bundle))
+    _log.info("fusion fitted", release=bundle.offer.version, users=weights.users, ndcg=weights.ndcg_after)
+
+
+def weights_file(directory: Path, bundle: Installed) -> Path:
+    """Where the weights for one release lie."""
+    return directory / "fusion" / f"{bundle.offer.version}.json"
+
+
+def read_weights(directory: Path, bundle: Installed) -> FusionWeights | None:
+    """The weights fitted for a release, or None before that."""
+    try:
+        return FusionWeights.read(weights_file(directory, bundle))
+    except BadInputError:
+        return None
+
+
+def open_installer(directory: Path, settings: EdgeSettings) -> Installer:
+    return Installer(directory, federation=federation_id(settings.site.federation), edge_version=EDGE_VERSION)
+
+
+def load_release(installer: Installer, directory: Path, *, version: int, sha256: str) -> Release:
+    """Load a bundle with the catalogue it names.
+
+    Raises:
+        UntrustedReleaseError: it, or its catalogue, is not as its card says.
+    """
+    card = BundleCard.from_bytes((directory / "card.json").read_bytes())
+    catalogue = installer.catalogue_of(card)
+    try:
+        read = Catalogue.load(catalogue.directory)
+    except BadInputError as error:
+        raise UntrustedReleaseError(str(error)) from error
+    return Release.load(directory, read, version=version, sha256=sha256)

@@ -1,0 +1,278 @@
+"""A real broker, a real center behind it and real edges: the road of a release, for the tests of both ends."""
+
+import dataclasses
+import secrets
+import socket
+import threading
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from center import authority
+from center.broker import Broker, BrokerPlan, mosquitto_path
+from center.connection import BrokerAccess as CenterAccess
+from center.connection import Connection as CenterConnection
+from center.publishing import Publisher, manifest_of
+from center.repository import OnlineKeys, Repository
+from edge.connection import BrokerAccess, Pace
+from edge.installer import Installer
+from edge.sync import Hearing, Sync, Trust
+from protocol.bundle import CARD, FileDigest
+from protocol.card import CATALOGUE_FILE, BundleCard, CatalogueCard
+from protocol.identity import EdgeId, FederationId
+from protocol.release import Kind, Offer
+from protocol.sealing import ContentKey, SealingKey
+from protocol.topics import CENTER, Topics
+
+BRISK = Pace(window=8, silence=1.5, attempts=3)
+CATALOGUE_ROWS = b"a catalogue"
+
+
+class Heard:
+    """What one edge was told."""
+
+    def __init__(self):
+        self.wakes, self.rosters, self.troubles = [], [], []
+        self.release = threading.Event()
+
+    def hearing(self):
+        return Hearing(
+            on_wake=self.wakes.append,
+            on_roster=self.rosters.append,
+            on_release_available=self.release.set,
+            on_trouble=self.troubles.append,
+        )
+
+
+class Road:
+    """One federation with its broker; everything it starts ends with it."""
+
+    def __init__(self, folder: Path, kind: str, federation: str = "hanse"):
+        self.folder, self.kind, self.federation = folder, kind, FederationId(federation)
+        folder.mkdir(exist_ok=True)
+        self.topics = Topics(self.federation)
+        self.now = datetime.now(UTC)
+        self.authority_key = authority.new_key()
+        self.authority = authority.create(self.federation, key=self.authority_key, now=self.now)
+        (folder / "ca.crt").write_bytes(self.authority.public_bytes(Encoding.PEM))
+        self._broker_papers()
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        self.signer = Ed25519PrivateKey.generate()
+        self.key = ContentKey(number=1, secret=secrets.token_bytes(32))
+        self.online = OnlineKeys(**{r: Ed25519PrivateKey.generate() for r in ("targets", "snapshot", "timestamp")})
+        self.root_key = Ed25519PrivateKey.generate()
+        self.repository = Repository.create(
+            folder / "repository", root_keys=[self.root_key], keys=self.online, now=self.now
+        )
+        self.sealing = {}
+        self._closing = []
+        self.broker = None
+
+    def _broker_papers(self):
+        key = authority.new_key()
+        certificate = authority.server_certificate(
+            ("127.0.0.1",),
+            public_key=key.public_key(),
+            authority=self.authority,
+            authority_key=self.authority_key,
+            now=self.now,
+        )
+        (self.folder / "broker.crt").write_bytes(certificate.public_bytes(Encoding.PEM))
+        (self.folder / "broker.key").write_bytes(authority.key_pem(key))
+
+    def plan(self):
+        return BrokerPlan(
+            federation=self.federation,
+            folder=self.folder / "broker",
+            host="127.0.0.1",
+            port=self.port,
+            authority=self.folder / "ca.crt",
+            certificate=self.folder / "broker.crt",
+            key=self.folder / "broker.key",
+        )
+
+    def start_broker(self):
+        self.broker = Broker.start(self.plan(), kind=self.kind)
+        return self.broker
+
+    def papers(self, name: str):
+        """Where the broker is, with a client certificate in the name of `name`."""
+        paths = {"certificate": self.folder / f"{name}.crt", "key": self.folder / f"{name}.key"}
+        if not paths["key"].exists():
+            key = authority.new_key()
+            certificate = authority.client_certificate(
+                EdgeId(name),
+                request=authority.request_for(EdgeId(name), key),
+                authority=self.authority,
+                authority_key=self.authority_key,
+                now=self.now,
+            )
+            paths["certificate"].write_bytes(certificate.public_bytes(Encoding.PEM))
+            paths["key"].write_bytes(authority.key_pem(key))
+        return {"host": "127.0.0.1", "port": self.port, "authority": self.folder / "ca.crt", **paths}
+
+    def publisher(self, ledger: str = "ledger.db"):
+        publisher = Publisher(
+            CenterAccess(**self.papers(CENTER)),
+            federation=self.federation,
+            signer=self.signer,
+            key=self.key,
+            ledger=self.folder / ledger,
+        )
+        self._closing.append(publisher.stop)
+        publisher.start()
+        return publisher
+
+    def admit(self, publisher, name: str):
+        self.sealing.setdefault(name, SealingKey.generate())
+        publisher.publish_key(EdgeId(name), public_key=self.sealing[name].public_bytes())
+
+    def edge(self, name: str, *, heard=None, folder=None, start=True, **changes):
+        """A running `Sync`."""
+        home = folder or self.folder / f"edge-{name}"
+        home.mkdir(exist_ok=True)
+        trust = Trust(
+            center_key=self.signer.public_key(),
+            sealing_key=self.sealing.setdefault(name, SealingKey.generate()),
+            root=self.repository.first_root,
+        )
+        sync = Sync(
+            BrokerAccess(**{**self.papers(name), **changes}),
+            federation=self.federation,
+            edge=EdgeId(name),
+            trust=trust,
+            hearing=(heard or Heard()).hearing(),
+            folder=home,
+            pace=BRISK,
+            report_seconds=0.05,
+        )
+        if start:
+            sync.start()
+            self._closing.append(sync.stop)
+        return sync
+
+    def installer(self, name: str):
+        return Installer(self.folder / f"edge-{name}", federation=self.federation, edge_version="0.1.0")
+
+    def bundle(self, name: str, files: dict[str, bytes], *, version: int = 1, **changes):
+        """A bundle's directory."""
+        card = BundleCard(
+            version=version,
+            federation=self.federation,
+            created_ms=1,
+            catalogue_version=1,
+            catalogue_sha256=FileDigest.of(CATALOGUE_ROWS).sha256,
+            submodels={},
+            files={path: FileDigest.of(data) for path, data in files.items()},
+        )
+        return self._directory(name, files, dataclasses.replace(card, **changes))
+
+    def catalogue(self, name: str = "catalogue", rows: bytes = CATALOGUE_ROWS, version: int = 1):
+        files = {CATALOGUE_FILE: rows}
+        digests = {path: FileDigest.of(data) for path, data in files.items()}
+        return self._directory(name, files, CatalogueCard(version=version, items=1, bytes_unpacked=11, files=digests))
+
+    def _directory(self, name, files, card):
+        directory = self.folder / name
+        for path, data in {**files, CARD: card.to_bytes()}.items():
+            (directory / path).parent.mkdir(parents=True, exist_ok=True)
+            (directory / path).write_bytes(data)
+        return directory
+
+    def sign(self, kind: Kind, directory: Path, *, epoch: int = 1):
+        """Put a directory into the repository; the manifest and what has to be published."""
+        manifest = manifest_of(directory, key=self.key)
+        version = self.repository.next_version(kind)
+        offer = Offer(kind=kind, version=version, epoch=epoch, evaluation={}, bytes=manifest.total_bytes)
+        self.repository.add(offer, manifest.to_bytes())
+        return manifest, self.repository.publish_version(now=self.now)
+
+    def publish(self, publisher, kind: Kind, directory: Path, *, epoch: int = 1):
+        """Sign and publish; the bytes of blocks that travelled."""
+        manifest, published = self.sign(kind, directory, epoch=epoch)
+        travelled = publisher.publish_blocks(directory, manifest)
+        publisher.publish_metadata(published)
+        return travelled
+
+    def as_owner_of_the_broker(self):
+        """A connection that may read and write everything: what whoever owns the broker can do."""
+        connection = CenterConnection(CenterAccess(**self.papers(CENTER)), client_id=secrets.token_hex(8))
+        connection.start()
+        self._closing.append(connection.stop)
+        connection.wait_until_up(seconds=10)
+        return connection
+
+    def retained(self, owner, under: str = ""):
+        """Everything retained below a topic."""
+        found = {}
+        topic_filter = f"{self.topics.base}/{under}#"
+        owner.listen(topic_filter, lambda topic, payload: found.update({topic: payload}))
+        time.sleep(0.5)
+        owner.forget(topic_filter)
+        return {topic: payload for topic, payload in found.items() if payload}
+
+    def close(self):
+        for close in reversed(self._closing):
+            close()
+        if self.broker is not None:
+            self.broker.stop()
+
+
+def eventually(what, *, seconds: float = 10.0):
+    """Wait until something becomes true."""
+    deadline = time.monotonic() + seconds
+    while not (found := what()):
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.02)
+    return found
+
+
+@pytest.fixture(name="eventually")
+def _eventually():
+    return eventually
+
+
+@pytest.fixture
+def heard():
+    return Heard()
+
+
+@pytest.fixture(params=["mosquitto", "embedded"])
+def broker_kind(request):
+    if request.param == "mosquitto" and mosquitto_path() is None:
+        pytest.skip("Mosquitto is not installed")
+    return request.param
+
+
+@pytest.fixture
+def road(tmp_path, broker_kind):
+    """A federation whose broker runs."""
+    road = Road(tmp_path, broker_kind)
+    try:
+        road.start_broker()
+        yield road
+    finally:
+        road.close()
+
+
+@pytest.fixture
+def quiet_road(tmp_path):
+    """A federation without a broker: keys, repository and directories only."""
+    return Road(tmp_path, "embedded")
+
+
+@pytest.fixture
+def other_road(tmp_path, broker_kind):
+    """Another federation; its broker runs as well."""
+    road = Road(tmp_path / "other", broker_kind, "rhein")
+    try:
+        road.start_broker()
+        yield road
+    finally:
+        road.close()

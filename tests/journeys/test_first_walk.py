@@ -1,0 +1,333 @@
+"""The whole road with three sites on a small cut of real baskets: real processes, real TLS, real broker, real SuperLink.
+
+The steps build on one another, so they stand in the order in which they happen; each says what would go wrong.
+"""
+
+import json
+import os
+import sqlite3
+import threading
+import time
+from pathlib import Path
+
+import httpx
+import numpy as np
+import paho.mqtt.client as mqtt
+import pytest
+from paho.mqtt.enums import CallbackAPIVersion
+from scipy import stats
+
+from center import road
+from center import settings as center_settings
+from center.keys import CenterKeys
+from protocol import lessons
+from protocol.errors import FederationError
+from protocol.fixed_point import decode
+from protocol.messages import MaskedUpdate
+from protocol.models import weights as model_weights
+from simulation import datasets, serving
+from simulation.federation import Federation, release_of, wait_for_fusion, wait_for_release
+from simulation.processes import CommandFailedError, wait_until
+
+pytestmark = [pytest.mark.journey, pytest.mark.timeout(400)]
+
+SITES = 3
+ROUNDS = 3
+
+
+@pytest.fixture(scope="module")
+def data():
+    return datasets.complete_journey(SITES, fraction=0.03)
+
+
+@pytest.fixture(scope="module")
+def federation(tmp_path_factory, data):
+    with Federation.fresh(tmp_path_factory.mktemp("walk") / "federation", federation="hanse-walk") as walk:
+        walk.found(
+            settings={
+                "rounds": {"min_cohort": 3, "deadline_seconds": 120, "gather_seconds": 60},
+                "model": {"min_support": 3, "embedding_size": 32, "history_length": 20, "negatives": 128},
+                "gate": {"min_top10_overlap": 0.8, "min_ndcg": 0.8},
+            }
+        )
+        for part in data.sites:
+            walk.join(part.name, min_cohort=3)
+        walk.command("hanse-center", "admit")
+        walk.command("hanse-center", "catalogue", str(data.write_catalogue(walk.directory)))
+        for site, part in zip(walk.sites, data.sites, strict=True):
+            events, items = data.write_site(part, walk.directory / "export" / site.name)
+            walk.command("hanse-edge", "import", "items", str(items), "--json", at=site.directory)
+            walk.command("hanse-edge", "import", "events", str(events), "--json", at=site.directory)
+        for site in walk.sites:
+            walk.serve(site)
+        yield walk
+
+
+def children(federation: Federation) -> list:
+    return list(federation.children.values())
+
+
+def test_importing_twice_changes_nothing(federation, data) -> None:
+    site, part = federation.sites[0], data.sites[0]
+    events, _ = data.write_site(part, federation.directory / "export" / site.name)
+    again = json.loads(federation.command("hanse-edge", "import", "events", str(events), "--json", at=site.directory))
+    assert again["added"] == 0
+    assert again["duplicates"] == len(part.events)
+    assert again["rejected"] == 0
+
+
+def test_a_used_token_admits_nobody_else(federation, tmp_path) -> None:
+    token = json.loads(federation.command("hanse-center", "enroll", "stranger", "--json"))["token"]
+    words = ["hanse-edge", "join", token, "--port", "1", "--json"]
+    federation.command(*words, at=tmp_path / "first")
+    with pytest.raises(CommandFailedError, match="wrong, used or expired"):
+        federation.command(*words, at=tmp_path / "second")
+    assert not (tmp_path / "second" / "edge.toml").exists()
+    federation.command("hanse-center", "remove", "stranger")
+
+
+def test_before_the_first_release_an_edge_serves_popularity_and_says_so(federation, data) -> None:
+    with federation.sites[0].client() as client:
+        answer = client.post("/v1/recommendations", json={"user": data.sites[0].test.users[0]}).json()
+    assert len(answer["items"]) == 10
+    assert answer["release"] is None
+    assert "no_release" in answer["reasons"]
+
+
+def test_a_wrong_api_key_is_refused(federation) -> None:
+    answer = httpx.post(
+        f"{federation.sites[0].url}/v1/recommendations",
+        json={"user": "u"},
+        headers={"Authorization": "Bearer wrong"},
+        trust_env=False,
+    )
+    assert answer.status_code == 401
+
+
+@pytest.fixture(scope="module")
+def campaign(federation) -> dict:
+    """A campaign whose center is killed after the first training round, and started again."""
+    federation.command("hanse-center", "train", "--rounds", str(ROUNDS))
+
+    def trained() -> int:
+        rounds = federation.status()["campaign"]["rounds"]
+        return sum(row["purpose"] == "train" and row["outcome"] == "summed" for row in rounds)
+
+    wait_until(lambda: trained() >= 1, what="the first round", seconds=150, children=children(federation))
+    federation.children.pop("center").kill()
+    federation.start("center", "hanse-center", "serve")
+    wait_until(
+        lambda: federation.status()["campaign"]["state"] == "finished",
+        what="the campaign",
+        seconds=200,
+        children=children(federation),
+    )
+    return federation.status()["campaign"]
+
+
+def test_a_killed_campaign_resumes_at_the_next_round(campaign) -> None:
+    steps = [row["step"] for row in campaign["rounds"] if row["purpose"] == "train" and row["outcome"] == "summed"]
+    assert steps == list(range(1, ROUNDS + 1))
+    assert sum(row["purpose"] == "popularity" and row["outcome"] == "summed" for row in campaign["rounds"]) == 1
+
+
+def test_training_moved_the_weights_and_learnt_something(campaign, federation) -> None:
+    folder = federation.center / "campaigns" / campaign["id"]
+    first = model_weights.load((folder / "weights-0000.safetensors").read_bytes())
+    last = model_weights.load((folder / f"weights-{ROUNDS:04}.safetensors").read_bytes())
+    moved = np.linalg.norm(model_weights.flatten(last.tensors) - model_weights.flatten(first.tensors))
+    assert moved > 0.1
+    losses = [row["loss"] for row in campaign["rounds"] if row["purpose"] == "train" and row["outcome"] == "summed"]
+    assert losses[-1] < losses[0]
+
+
+def popularity_answers(federation: Federation, round_number: int) -> list[np.ndarray]:
+    """The masked words that each edge handed to Flower, from its own ledger."""
+    words = []
+    for site in federation.sites:
+        with sqlite3.connect(site.directory / "state.db") as ledger:
+            row = ledger.execute("SELECT answer FROM rounds WHERE round = ?", (round_number,)).fetchone()
+        words.append(MaskedUpdate.from_bytes(row[0]).words)
+    return words
+
+
+def test_what_left_each_site_is_noise_and_only_the_sum_is_true(campaign, federation, data) -> None:
+    """The masks hide each site's counts, and vanish from their sum to the last unit."""
+    number = next(
+        row["round"] for row in campaign["rounds"] if row["purpose"] == "train" and row["outcome"] == "summed"
+    )
+    del number
+    counts = np.load(federation.center / "campaigns" / campaign["id"] / "popularity.npy")
+    items = len(data.catalogue)
+    plain = sum(np.bincount(part.events["row"].to_numpy(), minlength=items + 1) for part in data.sites)
+    assert np.array_equal(counts, plain)
+
+
+def test_what_crossed_the_transport_is_uniform(campaign, federation) -> None:
+    last = campaign["rounds"][-1]["round"]
+    for words in popularity_answers(federation, last):
+        octets = np.bincount(words.view(np.uint8), minlength=256)
+        assert stats.chisquare(octets).pvalue > 1e-6
+        top = np.bincount(words >> np.uint32(24), minlength=256)
+        assert stats.chisquare(top).pvalue > 1e-6
+
+
+def test_the_masked_words_of_a_training_round_add_up_to_what_the_center_applied(campaign, federation) -> None:
+    last = campaign["rounds"][-1]
+    folder = federation.center / "campaigns" / campaign["id"]
+    before = model_weights.load((folder / f"weights-{ROUNDS - 1:04}.safetensors").read_bytes())
+    after = model_weights.load((folder / f"weights-{ROUNDS:04}.safetensors").read_bytes())
+    layout = lessons.training_layout(model_weights.flatten(before.tensors).size, clip=30.0)
+    words = sum(popularity_answers(federation, last["round"]), start=np.zeros(1, np.uint32))
+    sums = decode(words.astype(np.uint32), layout=layout, edges=SITES)
+    step = model_weights.flatten(after.tensors) - model_weights.flatten(before.tensors)
+    assert np.allclose(sums["update"] / sums["weight"][0], step, atol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def release(federation, campaign) -> dict:
+    del campaign
+    made = json.loads(federation.command("hanse-center", "release", "--json"))
+    wait_for_release(federation.sites, made["version"], seconds=90, children=children(federation))
+    wait_for_fusion(federation.sites, made["version"], seconds=120, children=children(federation))
+    return made
+
+
+def test_every_edge_runs_exactly_what_was_signed(release, federation) -> None:
+    for site in federation.sites:
+        with site.client() as client:
+            assert client.get("/readyz").json()["release"] == {
+                "version": release["version"],
+                "sha256": release["sha256"],
+            }
+
+
+def test_an_answer_comes_from_the_release_and_changes_after_an_event(release, federation, data) -> None:
+    serving.check_event_changes_answer(federation.sites[0], data.sites[0])
+    with federation.sites[0].client() as client:
+        answer = client.post("/v1/recommendations", json={"user": data.sites[0].test.users[0]}).json()
+        near = client.post("/v1/similar", json={"item": answer["items"][0]["item"]}).json()
+    assert answer["release"] == release["version"]
+    assert answer["degraded"] is False
+    assert len(near["items"]) == 10
+
+
+def test_the_serving_process_holds_no_torch_and_no_flower(release, federation) -> None:
+    del release
+    pid = federation.children[federation.sites[0].name].pid
+    mapped = Path(f"/proc/{pid}/maps").read_text("ascii")
+    assert "onnxruntime" in mapped
+    assert "libtorch" not in mapped
+    assert "flwr" not in mapped
+
+
+def test_kill_9_loses_no_committed_event(release, federation, data) -> None:
+    del release
+    site, item = federation.sites[1], data.sites[1].events["item"][0]
+    acknowledged: list[dict] = []
+
+    def shop() -> None:
+        with site.client() as client:
+            for number in range(100_000):
+                event = {"type": "view", "user": f"u{number % 7}", "item": item, "event_id": f"kill-{number}"}
+                try:
+                    answer = client.post("/v1/events", json=event)
+                except httpx.TransportError:
+                    return
+                if answer.is_success:
+                    acknowledged.append(event)
+
+    shopping = threading.Thread(target=shop)
+    shopping.start()
+    wait_until(lambda: len(acknowledged) > 50, what="some events", seconds=30)
+    federation.children.pop(site.name).kill()
+    shopping.join()
+    federation.serve(site)
+    with site.client() as client:
+        again = client.post("/v1/events", json={"events": acknowledged}).json()
+    assert again == {"added": 0, "duplicates": len(acknowledged)}
+    assert release_of(site) > 0  # and it serves the committed release at once
+
+
+class Meddler:
+    """Somebody with the center's own broker key, who changes a block."""
+
+    def __init__(self, federation: Federation) -> None:
+        settings = center_settings.load(federation.center)
+        voice = road.publisher(federation.center, settings, CenterKeys.load(federation.center))
+        voice.stop()
+        self.client = mqtt.Client(CallbackAPIVersion.VERSION2, protocol=mqtt.MQTTv311)
+        self.client.tls_set(
+            ca_certs=str(federation.center / "trust" / "ca.crt"),
+            certfile=str(federation.center / "keys" / "mqtt.crt"),
+            keyfile=str(federation.center / "keys" / "mqtt.key"),
+        )
+        self.client.connect(settings.broker.host, settings.broker.port)
+        self.client.loop_start()
+        self.topic = f"hanse/1/{settings.federation}/block"
+
+    def read(self, topic: str) -> bytes:
+        got: list[bytes] = []
+        self.client.on_message = lambda _c, _u, message: got.append(message.payload)
+        self.client.subscribe(topic, qos=1)
+        wait_until(lambda: bool(got), what="the block", seconds=10)
+        self.client.unsubscribe(topic)
+        return got[0]
+
+    def write(self, topic: str, payload: bytes) -> None:
+        self.client.publish(topic, payload, qos=1, retain=True).wait_for_publish(10)
+
+    def close(self) -> None:
+        self.client.disconnect()
+        self.client.loop_stop()
+
+
+def test_a_tampered_block_is_refused_and_the_mended_one_is_taken(release, federation) -> None:
+    site = federation.sites[2]
+    federation.children.pop(site.name).stop()
+    for name in ("a.json", "b.json", "committed"):
+        (site.directory / "slots" / name).unlink(missing_ok=True)
+    for slot in ("a", "b"):
+        for path in sorted((site.directory / "slots" / slot).rglob("*"), reverse=True):
+            path.unlink() if path.is_file() else path.rmdir()
+    meddler = Meddler(federation)
+    try:
+        with sqlite3.connect(federation.center / "published.db") as ledger:
+            topics = [row[0] for row in ledger.execute("SELECT topic FROM published WHERE topic LIKE '%/block/%'")]
+        originals = {topic: meddler.read(topic) for topic in topics}
+        for topic, payload in originals.items():
+            meddler.write(topic, payload[:100] + bytes([payload[100] ^ 1]) + payload[101:])
+        child = federation.serve(site)
+        wait_until(lambda: "has digest" in child.log.read_text("utf-8"), what="the refusal", seconds=60)
+        assert release_of(site) == 0
+        for topic, payload in originals.items():
+            meddler.write(topic, payload)
+        wait_for_release([site], release["version"], seconds=90, children=[child])
+    finally:
+        meddler.close()
+
+
+def test_the_doctors_find_nothing_but_the_offline_keys(release, federation) -> None:
+    del release
+    for site in federation.sites:
+        found = json.loads(federation.command("hanse-edge", "doctor", "--json", at=site.directory))
+        assert [finding for finding in found if finding["problem"]] == []
+    with pytest.raises(FederationError):
+        federation.command("hanse-center", "doctor", "--json")
+
+
+def test_no_process_survives_the_end(federation) -> None:
+    pids = [child.pid for child in federation.children.values()]
+    marker = str(federation.directory)
+    federation.stop()
+    time.sleep(0.5)
+    left = [pid for pid in pids if Path(f"/proc/{pid}").exists()]
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and int(entry.name) != os.getpid():
+            try:
+                line = (entry / "cmdline").read_bytes().decode(errors="replace")
+            except OSError:
+                continue
+            if marker in line:
+                left.append(int(entry.name))
+    assert left == []
