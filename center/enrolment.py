@@ -60,8 +60,10 @@ class Reception:
             authority_key=self.authority_key,
             now=datetime.fromtimestamp(now_ms / 1000, UTC),
         )
-        self.registry.redeem(secret_digest(bearer), member=request.member, now_ms=now_ms)
+        # Before the token is used up: if SuperLink is away, the site can come again with the same one.
+        self.registry.check_token(secret_digest(bearer), member=request.member, now_ms=now_ms)
         self.register_node(request.member.node)
+        self.registry.redeem(secret_digest(bearer), member=request.member, now_ms=now_ms)
         pem = certificate.public_bytes(Encoding.PEM).decode("ascii")
         self.registry.add_site(request.member, certificate=pem, now_ms=now_ms)
         _log.info("site joined", edge=request.member.edge)

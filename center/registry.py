@@ -128,28 +128,27 @@ class Registry:
             db.execute("DELETE FROM tokens WHERE site = ? AND used_ms IS NULL", (site,))
             db.execute("INSERT INTO tokens (digest, site, expires_ms) VALUES (?, ?, ?)", (digest, site, expires_ms))
 
-    def check_token(self, digest: str, *, now_ms: int) -> None:
-        """Is there such a token at all? Whether it is this site's and unused, `redeem` decides.
+    def check_token(self, digest: str, *, now_ms: int, member: Member | None = None) -> None:
+        """Would this token be redeemed?
+
+        Args:
+            member: by whom; None asks only whether there is such a token.
 
         Raises:
-            UntrustedError: unknown or expired.
+            UntrustedError: unknown, expired, of another site, or used by another key.
         """
-        row = self._connection.execute("SELECT expires_ms FROM tokens WHERE digest = ?", (digest,)).fetchone()
-        if row is None or row[0] < now_ms:
-            raise UntrustedError(_REFUSAL)
+        _check_token(self._connection, digest, now_ms=now_ms, member=member)
 
     def redeem(self, digest: str, *, member: Member, now_ms: int) -> None:
         """Use a token up. The same edge may ask again: its first answer may have been lost on the way.
 
         Raises:
-            UntrustedError: unknown, expired, of another site, or used by another key.
+            UntrustedError: see `check_token`.
         """
-        identity = member.identity.hex()
         with self._transaction() as db:
-            row = db.execute("SELECT site, expires_ms, used_by FROM tokens WHERE digest = ?", (digest,)).fetchone()
-            if row is None or row[0] != member.edge or row[1] < now_ms or row[2] not in (None, identity):
-                raise UntrustedError(_REFUSAL)
-            db.execute("UPDATE tokens SET used_by = ?, used_ms = ? WHERE digest = ?", (identity, now_ms, digest))
+            _check_token(db, digest, now_ms=now_ms, member=member)
+            used = (member.identity.hex(), now_ms, digest)
+            db.execute("UPDATE tokens SET used_by = ?, used_ms = ? WHERE digest = ?", used)
 
     def add_site(self, member: Member, *, certificate: str, now_ms: int) -> None:
         """Remember a site that has joined; it is admitted by the next signed roster, not before."""
@@ -268,3 +267,11 @@ class Registry:
             "SELECT version, card FROM releases WHERE kind = ? ORDER BY version DESC LIMIT 1", (kind,)
         ).fetchone()
         return (row[0], json.loads(row[1])) if row else None
+
+
+def _check_token(db: sqlite3.Connection, digest: str, *, now_ms: int, member: Member | None) -> None:
+    row = db.execute("SELECT site, expires_ms, used_by FROM tokens WHERE digest = ?", (digest,)).fetchone()
+    if row is None or row[1] < now_ms:
+        raise UntrustedError(_REFUSAL)
+    if member is not None and (row[0] != member.edge or row[2] not in {None, member.identity.hex()}):
+        raise UntrustedError(_REFUSAL)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from securesystemslib.exceptions import StorageError
 
 # These libraries re-export their public names without saying so to type checkers.
 from securesystemslib.signer import CryptoSigner, SSlibKey  # type: ignore[attr-defined]
@@ -85,7 +86,7 @@ class Repository:
         self._staged: dict[str, tuple[TargetFile, bytes]] = {}
         try:
             self._load()
-        except (OSError, RepositoryError, ValueError, KeyError) as error:
+        except (OSError, StorageError, RepositoryError, ValueError, KeyError) as error:
             raise BadInputError(
                 f"the release repository in {directory} cannot be read: {error}",
                 advice="restore it from a backup, or run hanse-center init",

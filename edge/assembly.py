@@ -22,7 +22,7 @@ from protocol.errors import NoSpaceError, UntrustedReleaseError
 from protocol.release import Offer
 from protocol.sealing import digest
 
-_SPARE_BYTES = 8 * 1024**2
+_KEEP_FREE_BYTES = 8 * 1024**2
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
@@ -59,18 +59,28 @@ def disk_errors(doing: str) -> Iterator[None]:
 class Assembly:
     """The files of one manifest on their way to being complete."""
 
-    def __init__(self, manifest: Manifest, *, folder: Path, cipher: BlockCipher, known: Sequence[Path] = ()) -> None:
+    def __init__(
+        self,
+        manifest: Manifest,
+        *,
+        folder: Path,
+        cipher: BlockCipher,
+        known: Sequence[Path] = (),
+        keep_free: int = _KEEP_FREE_BYTES,
+    ) -> None:
         """Take up where an earlier attempt stopped.
 
         Args:
             folder: for releases of this kind in the making; what belongs to another manifest is removed.
             known: directories of older releases whose blocks may be the same.
+            keep_free: bytes of the disk that are left to others.
 
         Raises:
             NoSpaceError: the disk has no room for what is missing.
         """
         self._manifest = manifest
         self._cipher = cipher
+        self._keep_free = keep_free
         self._places: dict[str, list[tuple[str, int]]] = {}
         name = digest(manifest.to_bytes())
         self._complete = folder / name
@@ -139,7 +149,7 @@ class Assembly:
     def _check_room(self) -> None:
         needed = sum(blocks.length(self._size(path), i) for places in self._places.values() for path, i in places)
         free = shutil.disk_usage(self._partial).free
-        if free < needed + _SPARE_BYTES:
+        if free < needed + self._keep_free:
             raise NoSpaceError(
                 f"{needed} bytes are missing from this release, the disk has {free} left",
                 advice="free some disk space",

@@ -1,6 +1,5 @@
 """The shared catalogue as installed on this edge: it numbers the items that all sites have in common."""
 
-import gzip
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -90,12 +89,12 @@ class Catalogue:
 def _unpack(path: Path, *, size: int) -> bytes:
     if size > _MOST_BYTES:
         raise UntrustedReleaseError(f"{path} would unpack to {size} bytes")
+    unpacking = zlib.decompressobj(wbits=31)  # gzip
     try:
-        with gzip.open(path) as unpacked:
-            data = unpacked.read(size + 1)
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        data = unpacking.decompress(path.read_bytes(), size + 1)
+    except zlib.error as error:
         raise UntrustedReleaseError(f"{path} cannot be unpacked: {error}") from error
-    if len(data) != size:
+    if len(data) != size or not unpacking.eof or unpacking.unused_data:
         raise UntrustedReleaseError(f"{path} does not unpack to the {size} bytes its card promises")
     return data
 

@@ -175,7 +175,8 @@ def _csv_fields(raw: bytes, *, first: bool) -> tuple[list[str], str | None]:
 def _open_jsonl(path: Path) -> Source:
     with path.open("rb") as file:
         start = file.read(4)
-    if start[:2] in {b"\xff\xfe", b"\xfe\xff"} or b"\0" in start:
+    zeros = [byte == 0 for byte in start]
+    if start[:2] in {b"\xff\xfe", b"\xfe\xff"} or zeros in ([False, True] * 2, [True, False] * 2):
         raise BadInputError(f"{path} is not UTF-8", advice="write it as UTF-8")
     return Source(columns=None, total=path.stat().st_size, rows=_jsonl_rows(path))
 

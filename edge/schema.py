@@ -8,9 +8,8 @@ import os
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
+from threading import get_ident
 from typing import Any, Final
-
-from sqlite_utils import Database
 
 from edge import durable
 from edge.events import EventType
@@ -84,7 +83,7 @@ def explain(error: sqlite3.Error, path: Path) -> FederationError:
 def _create(path: Path) -> None:
     """Built aside and linked into place: a store that exists is whole, so an empty file is damage, not a beginning."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    aside = path.with_name(f".{path.name}.{os.getpid()}.{get_ident()}")
     aside.unlink(missing_ok=True)
     try:
         connection = sqlite3.connect(aside, isolation_level=None)
@@ -101,8 +100,8 @@ def _create(path: Path) -> None:
             return  # another process was faster, and its store is as good as ours
         durable.flush_directory(path.parent)
     finally:
-        for leftover in path.parent.glob(f"{aside.name}*"):
-            leftover.unlink(missing_ok=True)
+        for suffix in ("", "-wal", "-shm", "-journal"):
+            aside.with_name(aside.name + suffix).unlink(missing_ok=True)
 
 
 def _refuse_damaged(path: Path) -> None:
@@ -134,6 +133,11 @@ def _migrate(connection: sqlite3.Connection, path: Path) -> None:
             f"{path} has schema {version}, this edge knows up to {len(_MIGRATIONS)}",
             advice="upgrade hanse; the file was left as it is",
         )
+    if version == len(_MIGRATIONS):
+        return
+    # Imported here because it pulls in pandas where there is one: 70 MB that a serving process has no use for.
+    from sqlite_utils import Database  # noqa: PLC0415
+
     for number, step in enumerate(_MIGRATIONS[version:], start=version + 1):
         step(Database(connection))
         connection.execute(f"PRAGMA user_version={number}")

@@ -160,8 +160,8 @@ class Road:
     def installer(self, name: str):
         return Installer(self.folder / f"edge-{name}", federation=self.federation, edge_version="0.1.0")
 
-    def bundle(self, name: str, files: dict[str, bytes], *, version: int = 1, **changes):
-        """A bundle's directory."""
+    def bundle(self, name: str, files: dict[str, bytes], *, version: int = 1, listed=None, **changes):
+        """A bundle's directory; `listed` is what its card says of its files, if that is not the truth."""
         card = BundleCard(
             version=version,
             federation=self.federation,
@@ -169,7 +169,7 @@ class Road:
             catalogue_version=1,
             catalogue_sha256=FileDigest.of(CATALOGUE_ROWS).sha256,
             submodels={},
-            files={path: FileDigest.of(data) for path, data in files.items()},
+            files=listed or {path: FileDigest.of(data) for path, data in files.items()},
         )
         return self._directory(name, files, dataclasses.replace(card, **changes))
 
@@ -264,7 +264,7 @@ def road(tmp_path, broker_kind):
 @pytest.fixture
 def quiet_road(tmp_path):
     """A federation without a broker: keys, repository and directories only."""
-    return Road(tmp_path, "embedded")
+    return Road(tmp_path / "quiet", "embedded")
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from fastapi.exceptions import RequestValidationError
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
-from edge.events import Event, check_event, check_name, parse_time
+from edge.events import Event, check_event, parse_time
 from edge.serving.door import ApiKeys, Door, problem
 from edge.serving.models import (
     EventBody,
@@ -149,8 +149,6 @@ def _add_problems(app: FastAPI) -> None:
 
 
 def _event(given: EventIn, *, now_ms: int, spare_id: Any) -> Event:
-    if given.event_id is not None:
-        check_name("event_id", given.event_id)
     return check_event(
         Event(
             event_id=given.event_id or spare_id(),

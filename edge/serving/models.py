@@ -2,21 +2,36 @@
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
 
-from edge.events import LONGEST_NAME, LONGEST_TEXT, EventType
+from edge.events import LONGEST_NAME, LONGEST_TEXT, EventType, check_name
 from edge.serving.degradation import Reason, Rung
+from protocol.errors import BadInputError
 
 MOST_EVENTS = 10_000
 _MOST_NAMES = 1_000
 
-Name = Annotated[str, Field(min_length=1, max_length=LONGEST_NAME)]
+
+def _as_text(value: Any) -> Any:
+    return str(value) if type(value) is int else value
+
+
+def _checked(value: str) -> str:
+    try:
+        check_name("id", value)
+    except BadInputError as error:
+        raise ValueError(str(error)) from error
+    return value
+
+
+Name = Annotated[str, BeforeValidator(_as_text), Field(min_length=1, max_length=LONGEST_NAME), AfterValidator(_checked)]
+"""An id; a whole number is as good as a text."""
 
 
 class _Body(BaseModel):
-    """A misspelt field is an error; a number is as good an id as a text."""
+    """A misspelt field is an error."""
 
-    model_config = ConfigDict(extra="forbid", coerce_numbers_to_str=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
 class EventIn(_Body):

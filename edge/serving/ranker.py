@@ -13,6 +13,8 @@ from protocol.errors import UnavailableError, UntrustedReleaseError
 SUBMODEL: Final = "recommend"
 _INPUTS = {"history", "k"}
 _OUTPUTS = ["state", "items", "scores"]
+_MOST_DIRECTION_BYTES = 64 << 20
+_SMALLEST = 1e-6
 _CHUNK_ROWS = 8_192  # of the vector table widened to float32 at a time: 2 MiB at d = 64, which stays in the cache
 
 
@@ -44,7 +46,8 @@ class Ranker:
         self._session = session
         self._vectors = vectors
         self._bias = bias
-        self._norms: NDArray[np.float32] | None = None
+        # Widening float16 costs ten times the product itself, so a table of bearable size is widened once.
+        self._directions = _directions(vectors) if vectors.size * 4 <= _MOST_DIRECTION_BYTES else None
 
     @classmethod
     def load(cls, directory: Path, *, items: int, embedding_size: int, history_length: int) -> Self:
@@ -104,21 +107,28 @@ class Ranker:
         Args:
             allowed: bool[n+1], rows that may be named.
         """
-        if self._norms is None:
-            self._norms = np.sqrt(np.maximum(self._products(None), 1e-12))
-        cosines = self._products(self._vectors[row].astype(np.float32)) / (self._norms * self._norms[row])
+        direction = self._vectors[row].astype(np.float32)
+        direction /= max(float(np.linalg.norm(direction)), _SMALLEST)
+        cosines = self._directions @ direction if self._directions is not None else self._cosines(direction)
         cosines[~allowed] = -np.inf
         cosines[[0, row]] = -np.inf
         rows = best(cosines, k)
         return rows, cosines[rows]
 
-    def _products(self, vector: NDArray[np.float32] | None) -> NDArray[np.float32]:
-        """float32[n+1], every item's vector times this one, or times itself."""
-        products = np.empty(len(self._vectors), np.float32)
-        for start in range(0, len(products), _CHUNK_ROWS):
-            part = self._vectors[start : start + _CHUNK_ROWS].astype(np.float32)
-            products[start : start + len(part)] = np.einsum("nd,nd->n", part, part) if vector is None else part @ vector
-        return products
+    def _cosines(self, direction: NDArray[np.float32]) -> NDArray[np.float32]:
+        """float32[n+1], without ever holding the whole table as float32."""
+        cosines = np.empty(len(self._vectors), np.float32)
+        for start in range(0, len(cosines), _CHUNK_ROWS):
+            part = _directions(self._vectors[start : start + _CHUNK_ROWS])
+            cosines[start : start + len(part)] = part @ direction
+        return cosines
+
+
+def _directions(vectors: NDArray[np.float16]) -> NDArray[np.float32]:
+    """float32[n, d], each of length 1."""
+    wide = vectors.astype(np.float32)
+    wide /= np.maximum(np.linalg.norm(wide, axis=1, keepdims=True), _SMALLEST)
+    return wide
 
 
 def table(path: Path, kind: Any, shape: tuple[int, ...]) -> NDArray[Any]:

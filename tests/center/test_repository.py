@@ -126,13 +126,15 @@ def test_a_new_root_is_signed_by_enough_of_the_old_keys(tmp_path):
     assert repository.first_root == published.metadata["1.root.json"]
 
 
-def test_a_repository_is_not_made_twice(repository, tmp_path):
+@pytest.mark.usefixtures("repository")
+def test_a_repository_is_not_made_twice(tmp_path):
     with pytest.raises(BadInputError, match="already"):
         Repository.create(tmp_path, root_keys=ROOTS[:1], keys=KEYS, now=NOW)
 
 
+@pytest.mark.usefixtures("repository")
 @pytest.mark.parametrize("damage", [None, b"", b"{}", b"\xff"])
-def test_a_damaged_repository_is_said(repository, tmp_path, damage):
+def test_a_damaged_repository_is_said(tmp_path, damage):
     timestamp = tmp_path / "metadata" / "timestamp.json"
     if damage is None:
         timestamp.unlink()

@@ -254,9 +254,17 @@ def test_openapi_names_bodies_and_errors(shop):
 
 
 def test_serving_starts_without_torch_and_flwr():
-    modules = "edge.serving.api, edge.serving.service, edge.serving.release, edge.serving.fitting, edge.importing"
-    code = f"import sys, {modules}; sys.exit(len({{'torch', 'flwr', 'protocol.models'}} & set(sys.modules)))"
-    assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == 0
+    assert imported_by("edge.serving.fitting, edge.importing, edge.catalogue, edge.serving.api") == set()
+
+
+def test_serving_an_existing_store_loads_no_data_frames(stocked):
+    open_it = f"; from pathlib import Path; edge.store.Store.open(Path({str(stocked.path)!r}))"
+    assert imported_by("edge.store, edge.serving.api", then=open_it, heavy={"pandas", "pyarrow", "onnx"}) == set()
+
+
+def imported_by(modules, *, then="", heavy=frozenset({"torch", "flwr", "protocol.models"})):
+    code = f"import sys, json, {modules}{then}; print(json.dumps(sorted({set(heavy)!r} & set(sys.modules))))"
+    return set(json.loads(subprocess.check_output([sys.executable, "-c", code], timeout=60)))
 
 
 SERVER = """

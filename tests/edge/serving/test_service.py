@@ -181,6 +181,13 @@ def test_first_purchase_of_a_new_shop_is_popular_at_once(tmp_path, buy):
         service.close()
 
 
+def test_a_resent_batch_counts_its_new_purchases_and_no_others(make_service, buy):
+    service = make_service()
+    asyncio.run(service.add_events([buy("u1", "i7", day=1), buy("u99", "i7")]))  # the first is known already
+    asyncio.run(service.look_again())
+    assert service.loaded.shelf.bought[service.loaded.shelf.place("i7")] == 10
+
+
 def test_what_another_process_imports_is_sold_without_a_restart(make_service, load_release, tmp_path):
     service = make_service(load_release())
     assert service.loaded.shelf.place("new-pie") is None
