@@ -150,6 +150,10 @@ class Broker:
     def is_running(self) -> bool:
         return self._process.poll() is None
 
+    def wait(self) -> None:
+        """Until it ends by itself."""
+        self._process.wait()
+
     def stop(self) -> None:
         """End it, and wait until it has stored what it keeps."""
         self._process.terminate()

@@ -162,7 +162,7 @@ class _Caller:
         self._row = row
         self._around = around
         self._settings = settings
-        self._benched: frozenset[EdgeId] = frozenset()
+        self._benched: frozenset[str] = frozenset()
         self._begun = time.monotonic()
 
     def until_summed(self, purpose: Purpose, *, layout: Layout, weights: bytes, training: dict[str, float]) -> Outcome:

@@ -140,10 +140,10 @@ def broker(
 ) -> None:
     """Run this federation's MQTT broker in the foreground: Mosquitto where it is installed, else the embedded one."""
     from center import road, settings
-    from center.broker import Broker, mosquitto_path
+    from center.broker import Broker, Kind, mosquitto_path
 
     plan = road.broker_plan(directory, settings.load(directory))
-    kind = "embedded" if embedded or mosquitto_path() is None else "mosquitto"
+    kind: Kind = "embedded" if embedded or mosquitto_path() is None else "mosquitto"
     running = Broker.start(plan, kind=kind)
     print(f"{kind} broker on {plan.host}:{plan.port}", flush=True)
     running.wait()
@@ -239,7 +239,7 @@ def nginx(directory: Directory = _HERE) -> None:
     loaded = settings.load(directory)
     print(
         nginx_configuration(
-            host=loaded.gateway.host,
+            server_name=loaded.gateway.host,
             port=loaded.gateway.port,
             certificate=(directory / "keys" / "tls.crt").resolve(),
             key=(directory / "keys" / "tls.key").resolve(),

@@ -159,7 +159,7 @@ class _Graph:
     def _scan(self, state: str) -> str:
         """float32[batch, n + 1], rough scores: int4 blocks of the width of a vector, one scale each."""
         packed, scales = pack_int4(self._vectors)
-        rows, size = self._vectors.shape
+        rows = len(self._vectors)
         return self._op(
             "MatMulNBits",
             [state, self._constant(packed), self._constant(scales)],

@@ -1,7 +1,7 @@
 """What this edge has answered: round numbers and answers, on disk before anything leaves (SPEC 7.4).
 
-A round number is used once. After a crash the stored bytes are sent again; nothing is ever computed twice for one round,
-since two vectors under the same masks would show their difference.
+A round number is used once. After a crash the stored bytes are sent again; nothing is ever computed twice for one
+round, since two vectors under the same masks would show their difference.
 """
 
 import sqlite3

@@ -1,7 +1,7 @@
 """How an edge learns from its own shoppers: sequences in, an update out. Arrays only; the caller does the I/O.
 
 The target of a position is one random item of the basket that came next, that is of the next distinct time: in a stream
-of single clicks that is the next click. Each user's last basket is held out to validate on, and to fit the fusion later.
+of single clicks that is the next click. Each user's last basket is held out, to validate on and to fit the fusion.
 """
 
 import time
@@ -270,13 +270,54 @@ def _loss(
     state = model(
         table[index[:seen]].view(*batch.inputs.shape, -1), torch.from_numpy(batch.inputs == 0), dropout=dropout
     )
-    state = state[torch.from_numpy(wanted)]
     target, noise = index[seen : seen + hits], index[seen + hits :]
-    positive = (state * table[target]).sum(-1) + bias[target]
+    inputs = torch.from_numpy(batch.inputs)
+    past = _Past.of(inputs, torch.from_numpy(batch.targets), torch.from_numpy(negatives))
+    wanted_at = torch.from_numpy(wanted)
+    own = state @ table[index[:seen]].view(*batch.inputs.shape, -1).transpose(1, 2)
+    own = own + bias[index[:seen]].view(len(inputs), 1, -1) + model.repeat * past.own
+    own = own.masked_fill(~past.rival, -torch.inf)[wanted_at]
+    state = state[wanted_at]
+    positive = (state * table[target]).sum(-1) + bias[target] + model.repeat * past.target[wanted_at]
     others = state @ table[noise].T + (bias[noise] - torch.from_numpy(correction))
-    others = others.masked_fill(target[:, None] == noise[None, :], -torch.inf)
-    loss: torch.Tensor = (torch.logaddexp(positive, others.logsumexp(-1)) - positive).sum() / max(hits, 1)
+    others = others.masked_fill(past.known[wanted_at] | (target[:, None] == noise), -torch.inf)
+    rivals = torch.cat([own, others, positive[:, None]], dim=1)
+    loss: torch.Tensor = (rivals.logsumexp(-1) - positive).sum() / max(hits, 1)
     return loss
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Past:
+    """What each position of a batch has seen so far.
+
+    Attributes:
+        own: float32[batch, time, time], log(1 + how often item u of the window was had up to position t).
+        rival: bool[batch, time, time], item u was had up to t, is not counted twice, and is not the target of t.
+        target: float32[batch, time], log(1 + how often the target of t was had up to t).
+        known: bool[batch, time, negatives], the sampled item was had up to t, so it is among the own ones already.
+    """
+
+    own: torch.Tensor
+    rival: torch.Tensor
+    target: torch.Tensor
+    known: torch.Tensor
+
+    @classmethod
+    def of(cls, inputs: torch.Tensor, targets: torch.Tensor, negatives: torch.Tensor) -> Self:
+        time_steps = inputs.shape[1]
+        until = torch.ones(time_steps, time_steps, dtype=torch.bool).tril()
+        same = inputs[:, :, None] == inputs[:, None, :]
+        counts = until.float() @ same.float()  # [t, u]: how often u's item stands at or before t
+        earlier = torch.ones(time_steps, time_steps, dtype=torch.bool).tril(-1)
+        first = ~(same & earlier).any(2)  # no equal item stands before u
+        is_target = targets[:, :, None] == inputs[:, None, :]
+        sampled = (inputs[:, :, None] == negatives).float()
+        return cls(
+            own=torch.log1p(counts),
+            rival=until & first[:, None, :] & (inputs > 0)[:, None, :] & ~is_target,
+            target=torch.log1p((is_target & until).sum(-1).float()),
+            known=(until.float() @ sampled) > 0,
+        )
 
 
 def _validate(
@@ -306,6 +347,7 @@ class Scorer:
     def __init__(self, weights: Weights, tokens: NDArray[np.int32]) -> None:
         self._model = SasRec(weights, tokens).eval()
         self._vectors, self._bias = item_vectors(weights, tokens)
+        self._repeat = weights.tensors["repeat"][0]
 
     def states(self, histories: list[NDArray[np.int32]]) -> NDArray[np.float32]:
         """float32[users, d], the state after each history."""
@@ -322,5 +364,8 @@ class Scorer:
     def scores(self, histories: list[NDArray[np.int32]]) -> NDArray[np.float32]:
         """float32[users, n + 1]; row 0, which is no item, is minus infinity."""
         scores: NDArray[np.float32] = self.states(histories) @ self._vectors.T + self._bias
+        for row, history in zip(scores, histories, strict=True):
+            items, counts = np.unique(history[-self._model.config.history_length :], return_counts=True)
+            row[items] += self._repeat * np.log1p(counts).astype(np.float32)
         scores[:, 0] = -np.inf
         return scores

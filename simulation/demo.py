@@ -3,18 +3,18 @@
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from center.settings import ModelSettings
 from protocol.errors import FederationError
 from simulation import comparison, datasets, serving
 from simulation.datasets import Dataset, SiteData
 from simulation.federation import Federation, Site, wait_for_fusion, wait_for_release
-from simulation.processes import Child
 from simulation.quality import Quality
 
 _FEDERATION = "hanse-demo"
@@ -35,6 +35,7 @@ class Plan:
     rounds: int
     directory: Path
     fraction: float = 1.0
+    model: ModelSettings = field(default_factory=ModelSettings)
 
 
 def run(plan: Plan, *, console: Console) -> dict[str, Any]:
@@ -67,7 +68,12 @@ def run(plan: Plan, *, console: Console) -> dict[str, Any]:
 def _bring_up(federation: Federation, data: Dataset, plan: Plan, step: "_Steps") -> list[Site]:
     cohort = min(plan.sites, _FEWEST_FOR_DEFAULT_POLICY)
     with step("starting broker, SuperLink, gateway and center"):
-        federation.found(settings={"rounds": {"min_cohort": cohort, "deadline_seconds": _ROUND_SECONDS}})
+        federation.found(
+            settings={
+                "rounds": {"min_cohort": cohort, "deadline_seconds": _ROUND_SECONDS},
+                "model": plan.model.model_dump(),
+            }
+        )
     with step.counted("sites join", plan.sites) as advance:
         sites = []
         for part in data.sites:
@@ -118,7 +124,7 @@ def _release(federation: Federation, sites: Sequence[Site], step: "_Steps") -> t
         began = time.monotonic()
         release = json.loads(federation.command("hanse-center", "release", "--json"))
         published = time.monotonic()
-    children: list[Child] = list(federation.children.values())
+    children = list(federation.children.values())
     with step("every edge fetches, verifies, installs and swaps"):
         wait_for_release(sites, release["version"], seconds=120, children=children)
     sync = {
@@ -143,8 +149,16 @@ def _report(
     measured: dict[str, Any],
     step: "_Steps",
 ) -> dict[str, Any]:
-    with step.counted("training alone and pooled, for comparison", comparison.jobs(plan.sites)) as advance:
-        compared = comparison.compare(data, plan.directory, rounds=plan.rounds, advance=advance)
+    budget = comparison.Budget(rounds=plan.rounds, fraction=plan.fraction, model=plan.model)
+    total = comparison.steps(plan.sites, plan.rounds)
+    with step.counted("for comparison: every site alone, all data in one place", total) as advance:
+        compared = comparison.compare(
+            data,
+            campaign=plan.directory / "center" / "campaigns" / str(release["campaign"]),
+            scratch=plan.directory / "comparison",
+            budget=budget,
+            advance=advance,
+        )
     compared.quality["served"] = [answers.quality for answers in served]
     for row, ndcg in zip(rounds, compared.ndcg_by_round, strict=True):
         row["ndcg@10"] = ndcg
@@ -197,7 +211,7 @@ class _Step:
         self._progress = Progress(*columns, console=console, transient=True)
         self._began = 0.0
 
-    def __enter__(self) -> "_Step":
+    def __enter__(self) -> Self:
         self._began = time.monotonic()
         self._progress.start()
         self._task = self._progress.add_task(self._what, total=self._total)

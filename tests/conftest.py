@@ -28,7 +28,7 @@ from protocol.release import Kind, Offer
 from protocol.sealing import ContentKey, SealingKey
 from protocol.topics import CENTER, Topics
 
-BRISK = Pace(window=8, silence=1.5, attempts=3)
+BRISK = Pace(window=8, silence=1.0, attempts=3)
 CATALOGUE_ROWS = b"a catalogue"
 
 
@@ -213,7 +213,7 @@ class Road:
         found = {}
         topic_filter = f"{self.topics.base}/{under}#"
         owner.listen(topic_filter, lambda topic, payload: found.update({topic: payload}))
-        time.sleep(0.5)
+        time.sleep(0.3)
         owner.forget(topic_filter)
         return {topic: payload for topic, payload in found.items() if payload}
 

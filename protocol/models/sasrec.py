@@ -2,7 +2,9 @@
 
 Source: Kang and McAuley, Self-Attentive Sequential Recommendation, ICDM 2018 (https://arxiv.org/abs/1808.09781), with
 normalisation in front of each sublayer. Positions are counted from the end, so that a shorter history is exact without
-padding. An item's vector is its id embedding, if it has one, plus the mean of its token embeddings.
+padding. An item's vector is its id embedding, if it has one, plus the mean of its token embeddings. What was had before
+is wanted again: an item's score is ``h . v + b + repeat * log(1 + c)``, c how often the history holds it. The last term
+lets the state spend itself on what is new; an edge that knows the whole past of a user replaces it by that.
 """
 
 import numpy as np
@@ -73,6 +75,7 @@ class SasRec(nn.Module):
         self.id_bias = nn.Parameter(torch.zeros(len(weights.id_rows)))
         self.token = nn.Embedding(len(weights.tensors["token.weight"]), d)
         self.position = nn.Parameter(torch.zeros(config.history_length, d))
+        self.repeat = nn.Parameter(torch.ones(1))
         self.blocks = nn.ModuleList(Block(d, config.heads) for _ in range(config.layers))
         self.norm = nn.LayerNorm(d)
         id_of = np.full(config.items + 1, -1, dtype=np.int64)

@@ -59,6 +59,7 @@ class SequenceConfig:
             "id_bias": (id_items,),
             "token.weight": (BUCKETS, d),
             "position": (self.history_length, d),
+            "repeat": (1,),
             "norm.weight": (d,),
             "norm.bias": (d,),
         }
@@ -184,6 +185,8 @@ def initial(
     for name, shape in config.shapes(len(rows)).items():
         if name == "id_bias":
             value = np.log(popularity[rows] / min_support)
+        elif name == "repeat":
+            value = np.ones(shape)
         elif "norm" in name:
             value = np.full(shape, float(name.endswith("weight")))
         elif name.endswith("bias"):
