@@ -1,5 +1,8 @@
 """`hanse-center init`: makes a federation's keys, certificates and first TUF root, and writes `center.toml` last."""
 
+import fcntl
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -89,6 +92,18 @@ def open_repository(directory: Path) -> Repository:
     """
     keys = {role: load_signing_key(directory / "keys" / f"tuf-{role}.key") for role in _TUF_ROLES}
     return Repository(directory / "tuf", keys=OnlineKeys(**keys))
+
+
+@contextmanager
+def signing(directory: Path) -> Iterator[Repository]:
+    """The repository for one that signs; others wait, for two who sign at once would use one version number twice.
+
+    Raises:
+        BadInputError: a key or the repository is missing or damaged.
+    """
+    with (directory / "tuf" / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield open_repository(directory)
 
 
 def _settings_text(federation: FederationId, addresses: Addresses) -> str:

@@ -17,7 +17,7 @@ from center import catalogue as shared
 from center.admission import content_key
 from center.campaign import Folder
 from center.export import FEWEST_CANDIDATES, SUBMODEL, Exported, export
-from center.founding import open_repository
+from center.founding import open_repository, signing
 from center.keys import CenterKeys
 from center.learning import School
 from center.publishing import manifest_of
@@ -150,15 +150,16 @@ def _sign_and_publish(
         version=version,
         submodels=(SUBMODEL,) if kind is Kind.BUNDLE else (),
         epoch=settings.epoch,
-        evaluation=evaluation,
+        # TUF's canonical JSON has no fractions.
+        evaluation={name: f"{value:.6f}" for name, value in evaluation.items()},
         bytes=manifest.total_bytes,
     )
     with road.connected(directory, settings, keys) as voice:
         # Blocks first: metadata must never offer what is not there to be fetched.
         sent = voice.publish_blocks(folder, manifest)
-        repository = open_repository(directory)
-        repository.add(offer, content)
-        voice.publish_metadata(repository.publish_version(now=datetime.now(UTC)))
+        with signing(directory) as repository:
+            repository.add(offer, content)
+            voice.publish_metadata(repository.publish_version(now=datetime.now(UTC)))
     return {"sha256": digest(content), "bytes": manifest.total_bytes, "sent": sent}
 
 

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 
 import structlog
@@ -14,7 +15,7 @@ from center import admission, learning, road
 from center.campaign import Folder, StoppedError, Surroundings, run_campaign
 from center.enrolment import Reception
 from center.flower_app import FlowerCenter
-from center.founding import open_repository
+from center.founding import open_repository, signing
 from center.gateway import Gateway
 from center.keys import CenterKeys
 from center.publishing import Publisher
@@ -27,6 +28,7 @@ from protocol.identity import Roster, federation_id
 _log = structlog.get_logger(__name__)
 _LOOK_SECONDS = 0.5
 _TEND_SECONDS = 5.0
+_REFRESH_SECONDS = 6 * 60 * 60.0
 
 
 def now_ms() -> int:
@@ -78,6 +80,7 @@ class _Center:
         parts.callback(self._gateway.stop)
         self._voice = road.publisher(directory, settings, self._keys)
         parts.callback(self._voice.stop)
+        self._refresh_at = 0.0
 
     def _open_gateway(self) -> Gateway:
         directory, settings = self._directory, self._settings
@@ -136,6 +139,7 @@ class _Center:
                     started = True
                     self._publish_standing()
                 self._voice.tend()
+                self._refresh_timestamp()
             except FederationError as error:
                 _log.warning("the broker is away", why=error.line())
                 started = started or self._voice.connected
@@ -145,6 +149,14 @@ class _Center:
         roster = self._roster()
         if roster is not None:
             road.publish_roster(self._voice, roster, (self._directory / admission.ROSTER_FILE).read_bytes())
+
+    def _refresh_timestamp(self) -> None:
+        """Sign fresh metadata long before the old ones end; at the start also whatever a crash left unpublished."""
+        if time.monotonic() < self._refresh_at:
+            return
+        with signing(self._directory) as repository:
+            self._voice.publish_metadata(repository.refresh(now=datetime.now(UTC)))
+        self._refresh_at = time.monotonic() + _REFRESH_SECONDS
 
     def _roster(self) -> Roster | None:
         return admission.read_roster(self._directory, federation=self._federation, keys=self._keys)

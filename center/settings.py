@@ -45,7 +45,7 @@ class RoundSettings(Section):
     """How long a round waits for admitted edges to come online before it starts without them."""
     min_cohort: PositiveInt = 5
     """Smallest cohort that a round is announced to; each edge has its own floor as well."""
-    clip: PositiveFloat = 30.0
+    clip: PositiveFloat = 100.0
     """L2 norm that a local update is clipped to."""
     weight_cap: PositiveInt = 1_000_000
     """Examples of one site that count at most."""
@@ -62,11 +62,11 @@ class ModelSettings(Section):
     """An item has an id embedding of its own from so many events in the whole federation on."""
     epochs: PositiveInt = 1
     """Local passes a round."""
-    batch_size: PositiveInt = 128
+    batch_size: PositiveInt = 32
     """Sequences a step."""
-    learning_rate: PositiveFloat = 0.002
+    learning_rate: PositiveFloat = 0.004
     """Of the edges' Adam."""
-    negatives: PositiveInt = 512
+    negatives: PositiveInt = 256
     """Sampled negatives a step, shared by the batch."""
     server_learning_rate: PositiveFloat = 1.0
     """Step on the averaged update."""

@@ -47,7 +47,7 @@ class PolicySettings(Section):
 
     min_cohort: PositiveInt = 5
     """Smallest cohort this site is summed with."""
-    max_clip: PositiveFloat = 100.0
+    max_clip: PositiveFloat = 200.0
     """Largest L2 norm of an update that an announcement may ask for."""
     max_words: PositiveInt = 50_000_000
     """Longest vector, in words of 4 bytes."""

@@ -64,7 +64,7 @@ class Lesson:
     batch_size: int = 128
     learning_rate: float = 2e-3
     negatives: int = 512
-    dropout: float = 0.1
+    dropout: float = 0.0
     max_seconds: float = 1200.0
 
 
