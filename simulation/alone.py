@@ -15,12 +15,8 @@ from edge.training import Lesson, item_counts, train
 from protocol.models import weights as model_weights
 from protocol.models.weights import SequenceConfig
 from simulation import datasets
-from simulation.quality import Quality, evaluate
+from simulation.quality import evaluate
 from simulation.sequences import ModelScorer, TestHistories, sequences_of, tokens_of
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,7 +26,7 @@ class Task:
     Attributes:
         which: positions of the sites whose data are pooled.
         min_support: an item has an id embedding from so many events in these data on.
-        output: an .npz with ndcg and recall of each user of each of these sites.
+        output: JSON file with the NDCG and recall of each user of each of these sites.
     """
 
     sites: int
@@ -70,11 +66,11 @@ def run(task: Task) -> None:
     )
     update = train(first, tokens, sequences, lesson=lesson, seed=task.seed)
     weights = first.moved(model_weights.flatten(first.tensors) + update.delta)
-    figures = dict[str, NDArray[np.float64]]()
+    figures = {}
     for index, site in zip(task.which, chosen, strict=True):
-        quality: Quality = evaluate(ModelScorer(weights, tokens, TestHistories.of(site)), site.test)
-        figures |= {f"ndcg_{index}": quality.ndcg, f"recall_{index}": quality.recall}
-    np.savez(Path(task.output), **figures)
+        quality = evaluate(ModelScorer(weights, tokens, TestHistories.of(site)), site.test)
+        figures[index] = {"ndcg": quality.ndcg.tolist(), "recall": quality.recall.tolist()}
+    Path(task.output).write_text(json.dumps(figures), "utf-8")
 
 
 if __name__ == "__main__":

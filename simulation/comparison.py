@@ -149,7 +149,7 @@ def _task(which: tuple[int, ...], sites: int, scratch: Path, budget: Budget) -> 
         learning_rate=model.learning_rate,
         negatives=model.negatives,
         seed=model.seed,
-        output=str(scratch / f"{'-'.join(map(str, which)) if len(which) == 1 else 'central'}.npz"),
+        output=str(scratch / f"{'-'.join(map(str, which)) if len(which) == 1 else 'central'}.json"),
     )
     # A site alone sees a part of the events only; it would ask for as much less.
     return whole if len(which) > 1 else replace(whole, min_support=max(1, model.min_support // sites))
@@ -166,7 +166,8 @@ def _start(task: Task) -> subprocess.Popen[bytes]:
 
 
 def _read(task: Task) -> dict[int, Quality]:
-    with np.load(task.output, allow_pickle=False) as figures:
-        return {
-            index: Quality(ndcg=figures[f"ndcg_{index}"], recall=figures[f"recall_{index}"]) for index in task.which
-        }
+    figures = json.loads(Path(task.output).read_text("utf-8"))
+    return {
+        int(index): Quality(ndcg=np.array(of_users["ndcg"]), recall=np.array(of_users["recall"]))
+        for index, of_users in figures.items()
+    }

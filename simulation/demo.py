@@ -208,7 +208,7 @@ class _Step:
         columns = [SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()]
         if total is not None:
             columns += [BarColumn(), MofNCompleteColumn()]
-        self._progress = Progress(*columns, console=console, transient=True)
+        self._progress = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
         self._began = 0.0
 
     def __enter__(self) -> Self:
