@@ -29,7 +29,9 @@ def key_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
 
 def create(federation: FederationId, *, key: ec.EllipticCurvePrivateKey, now: datetime) -> x509.Certificate:
     """A self-signed authority for one federation."""
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"Hanse federation {federation}")])
+    # A common name holds 64 characters and a federation's name may have 63.
+    names = {NameOID.ORGANIZATION_NAME: "Hanse federation", NameOID.COMMON_NAME: federation}
+    name = x509.Name([x509.NameAttribute(oid, text) for oid, text in names.items()])
     usage = x509.KeyUsage(
         digital_signature=False,
         content_commitment=False,
@@ -63,9 +65,15 @@ def server_certificate(
 
     Args:
         hosts: names and addresses that clients will ask for.
+
+    Raises:
+        BadInputError: a host is neither a name nor an address that a certificate can hold.
     """
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, hosts[0])])
-    names = x509.SubjectAlternativeName([_general_name(host) for host in hosts])
+    try:
+        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, hosts[0])])
+        names = x509.SubjectAlternativeName([_general_name(host) for host in hosts])
+    except ValueError as error:
+        raise BadInputError(f"{hosts[0]!r} cannot stand in a certificate: {error}", advice="use plain ASCII") from error
     return (
         _builder(subject, authority.subject, now=now, life=_SERVER_LIFE)
         .public_key(public_key)

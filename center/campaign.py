@@ -21,7 +21,7 @@ from center.registry import CampaignRow, Registry
 from center.rounds import Outcome, run_round
 from center.settings import ModelSettings, RoundSettings
 from protocol import lessons
-from protocol.errors import TooFewSurvivorsError, UnavailableError
+from protocol.errors import BadInputError, TooFewSurvivorsError, UnavailableError
 from protocol.fixed_point import Layout
 from protocol.identity import EdgeId, Roster
 from protocol.messages import Announcement, Purpose
@@ -43,7 +43,7 @@ class Surroundings:
     """What a campaign needs from the center around it.
 
     Attributes:
-        roster: the signed roster in force.
+        roster: reads the signed roster in force; sites are admitted and removed while a campaign runs.
         catalogue_version: of the shared catalogue that rows refer to.
         items: its length n.
         initial: first weights from the popularity of each row, float64[n + 1].
@@ -51,7 +51,7 @@ class Surroundings:
         stopped: the center is shutting down.
     """
 
-    roster: Roster
+    roster: Callable[[], Roster]
     center_epoch: int
     center_key: Ed25519PrivateKey
     transport: Transport
@@ -92,6 +92,7 @@ def run_campaign(
     Raises:
         StoppedError: told to stop; nothing is lost but the round in flight.
         TooFewSurvivorsError: round after round failed.
+        BadInputError: no site has anything to learn from, or the catalogue is another than when the campaign began.
     """
     caller = _Caller(row=row, around=around, settings=rounds)
     popularity = _popularity(folder, caller, around)
@@ -103,7 +104,13 @@ def run_campaign(
 def _popularity(folder: Folder, caller: "_Caller", around: Surroundings) -> NDArray[np.float64]:
     """Federation-wide counts of each row, from one exact secure sum."""
     if folder.popularity.exists():
-        return np.asarray(np.load(folder.popularity, allow_pickle=False), dtype=np.float64)
+        counts = np.asarray(np.load(folder.popularity, allow_pickle=False), dtype=np.float64)
+        if len(counts) != around.items + 1:
+            raise BadInputError(
+                f"this campaign began on a catalogue of {len(counts) - 1} items, now there are {around.items}",
+                advice="hanse-center train begins another",
+            )
+        return counts
     layout = lessons.popularity_layout(around.items)
     outcome = caller.until_summed(Purpose.POPULARITY, layout=layout, weights=b"", training={})
     counts = np.rint(outcome.round.sums()["counts"])
@@ -141,6 +148,9 @@ def _train(
     outcome = caller.until_summed(Purpose.TRAIN, layout=layout, weights=weights, training=training)
     sums = outcome.round.sums()
     weight = float(sums["weight"][0])
+    if weight <= 0:
+        caller.note(outcome, {"weight": weight})
+        raise BadInputError("no site has anything to learn from", advice="hanse-edge import events FILE, at the sites")
     state = averaging.apply_round(
         state,
         update_sum=sums["update"],
@@ -185,15 +195,15 @@ class _Caller:
 
     def _attempt(self, purpose: Purpose, *, layout: Layout, weights: bytes, training: dict[str, float]) -> Outcome:
         around = self._around
-        cohort = self._gather()
+        roster, cohort = self._gather()
         now_ms = around.now_ms()
         number = around.registry.begin_round(self._row.id, purpose=purpose.value, cohort=cohort, now_ms=now_ms)
         self._begun = time.monotonic()
         announcement = Announcement(
-            federation=around.roster.federation,
+            federation=roster.federation,
             campaign=self._row.id,
             round=number,
-            roster_version=around.roster.version,
+            roster_version=roster.version,
             center_epoch=around.center_epoch,
             cohort=cohort,
             purpose=purpose,
@@ -205,7 +215,7 @@ class _Caller:
             deadline_ms=now_ms + int(1000 * self._settings.deadline_seconds),
             training={"catalogue_version": float(around.catalogue_version), **training},
         )
-        round_ = Round.announce(announcement, roster=around.roster)
+        round_ = Round.announce(announcement, roster=roster)
         try:
             outcome = run_round(
                 round_,
@@ -218,7 +228,7 @@ class _Caller:
         except TooFewSurvivorsError as error:
             self._end(number, outcome=str(error), figures={})
             self._raise_if_stopped()
-            self._benched = error.missing
+            self._benched |= error.missing  # else two that fail in turn would fail every round
             raise
         except UnavailableError as error:
             self._end(number, outcome=str(error), figures={})
@@ -236,21 +246,24 @@ class _Caller:
         self._around.registry.end_round(number, seconds=seconds, outcome=outcome, figures=figures)
         _log.info("round over", round=number, seconds=round(seconds, 1), outcome=outcome, **figures)
 
-    def _gather(self) -> tuple[EdgeId, ...]:
+    def _gather(self) -> tuple[Roster, tuple[EdgeId, ...]]:
         """Wake the edges and wait until all are there, or long enough for those that are."""
         around = self._around
-        admitted = frozenset(member.edge for member in around.roster.members)
         patience_ms = int(1000 * self._settings.gather_seconds)
-        began_ms = around.now_ms()
-        around.wake(self._row.id, began_ms + patience_ms + int(1000 * self._settings.deadline_seconds))
+        began_ms = wake_ms = around.now_ms()
         while True:
             self._raise_if_stopped()
+            if around.now_ms() >= wake_ms:  # again and again: an edge goes back to sleep when the last wake is over
+                wake_ms = around.now_ms() + patience_ms
+                around.wake(self._row.id, wake_ms + int(1000 * self._settings.deadline_seconds))
+            roster = around.roster()
+            admitted = frozenset(member.edge for member in roster.members)
             here = self._online() & admitted
             wanted = admitted - self._benched
             late = around.now_ms() > began_ms + patience_ms
             cohort = here if late and len(here - self._benched) < self._settings.min_cohort else here - self._benched
             if len(cohort) >= self._settings.min_cohort and (late or wanted <= here):
-                return tuple(sorted(cohort))
+                return roster, tuple(sorted(cohort))
             time.sleep(_LOOK_SECONDS)
 
     def _online(self) -> frozenset[EdgeId]:

@@ -1,6 +1,7 @@
 """`hanse-center`: parses, makes one call, and turns an error into one line and exit code 1."""
 
 import json
+import logging
 import secrets
 import sys
 import time
@@ -9,17 +10,19 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import click
+import structlog
 import typer
 
 from protocol.errors import FederationError
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="The aggregation server of a federation: admits sites, trains, releases.")
 
 Directory = Annotated[Path, typer.Option("--dir", help="The center's folder.", envvar="HANSE_CENTER_DIR")]
 Offline = Annotated[
     Path | None, typer.Option("--offline", help="Where the offline keys lie; DIR/offline unless you moved them.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+Port = Annotated[int, typer.Option(min=1, max=65_535)]
 _HERE = Path("center-data")
 
 
@@ -28,9 +31,9 @@ def init(
     federation: Annotated[str, typer.Argument(help="Name of the federation: a-z, 0-9 and '-'.")],
     directory: Directory = _HERE,
     host: Annotated[str, typer.Option(help="Address of gateway and broker, as sites will reach it.")] = "127.0.0.1",
-    gateway_port: int = 8443,
-    superlink_port: int = 8500,
-    broker_port: int = 8883,
+    gateway_port: Port = 8443,
+    superlink_port: Port = 8500,
+    broker_port: Port = 8883,
     as_json: AsJson = False,
 ) -> None:
     """Make a new federation: keys, certificates, first root of trust."""
@@ -268,6 +271,15 @@ def doctor(directory: Directory = _HERE, as_json: AsJson = False) -> None:
         Console().print(table)
     if not all(finding.well for finding in findings):
         raise typer.Exit(1)
+
+
+@app.callback()
+def about() -> None:
+    """The center of a federation."""
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
 
 
 def _say(value: Any, *, as_json: bool, text: str) -> None:

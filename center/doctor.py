@@ -68,7 +68,7 @@ def _certificate(directory: Path, now: datetime) -> Finding:
     if left < _RENEW_BEFORE:
         return Finding(
             check="certificate",
-            problem=f"the certificate of gateway and broker ends in {left.days} days",
+            problem=f"the certificate of gateway and broker ends on {certificate.not_valid_after_utc:%Y-%m-%d}",
             fix="hanse-center renew, then start gateway and broker again",
         )
     return Finding(check="certificate")

@@ -1,4 +1,4 @@
-"""The center's books: one SQLite file with tokens, sites, rounds and releases (DESIGN section 11).
+"""The center's books: one SQLite file with tokens, sites, rounds and releases.
 
 Several processes share it (`serve` and the commands beside it), so every method is one transaction in WAL mode.
 """
@@ -165,14 +165,15 @@ class Registry:
         return tuple(Member.from_json(json.loads(row[0])) for row in rows)
 
     def remove_site(self, edge: EdgeId) -> None:
-        """Forget a site; the next signed roster leaves it out.
+        """Forget a site and its token, which would let it in again; the next signed roster leaves it out.
 
         Raises:
             BadInputError: there is no such site.
         """
         with self._transaction() as db:
             if db.execute("DELETE FROM sites WHERE edge = ?", (edge,)).rowcount == 0:
-                raise BadInputError(f"no site {edge} has joined", advice="hanse-center sites lists them")
+                raise BadInputError(f"no site {edge} has joined", advice="hanse-center status lists them")
+            db.execute("DELETE FROM tokens WHERE site = ?", (edge,))
 
     def ask_campaign(self, campaign: str, *, submodel: str, rounds: int, now_ms: int) -> None:
         """Ask the running center for a campaign."""

@@ -55,17 +55,20 @@ def run_round(
     transport.send(dict.fromkeys(cohort, request))
     upload = 0
     failures: dict[EdgeId, str] = {}
-    while set(round_.missing) - set(failures) and now_ms() < round_.announcement.deadline_ms and not stopped():
-        for edge, reply in transport.receive(timeout=_WAIT_SECONDS):
-            upload += len(reply.body or b"")
-            before = round_
-            round_, failure = _take(round_, edge, reply)
-            if failure:
-                failures[edge] = failure
-            elif round_ is not before:
-                heard(edge, len(round_.heard), len(cohort))
-    transport.forget()
+    try:
+        while set(round_.missing) - set(failures) and now_ms() < round_.announcement.deadline_ms and not stopped():
+            for edge, reply in transport.receive(timeout=_WAIT_SECONDS):
+                upload += len(reply.body or b"")
+                before = round_
+                round_, failure = _take(round_, edge, reply)
+                if failure:
+                    failures[edge] = failure
+                elif round_ is not before:
+                    heard(edge, len(round_.heard), len(cohort))
+    finally:
+        transport.forget()  # or the next round would be charged with an answer to this one
     if failures:
+        failures |= {edge: "no masked update" for edge in round_.missing if edge not in failures}
         why = "; ".join(f"{edge}: {reason}" for edge, reason in sorted(failures.items()))
         raise TooFewSurvivorsError(
             f"round {round_.announcement.round}: {why}",

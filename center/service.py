@@ -184,11 +184,15 @@ class _Center:
             _log.info("campaign finished", campaign=row.id)
 
     def _surroundings(self) -> Surroundings:
-        roster = self._roster()
-        if roster is None:
-            raise BadInputError("no roster has been signed", advice="hanse-center admit")
+        def roster() -> Roster:
+            current = self._roster()
+            if current is None:
+                raise BadInputError("no roster has been signed", advice="hanse-center admit")
+            transport.enlist({member.edge: member.node for member in current.members})
+            return current
+
+        transport = self._flower.transport({})
         school = learning.School.open(self._directory, self._settings.model, registry=self._registry)
-        transport = self._flower.transport({member.edge: member.node for member in roster.members})
         return Surroundings(
             roster=roster,
             center_epoch=self._settings.epoch,

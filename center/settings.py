@@ -1,11 +1,12 @@
 """What the center is told in ``center.toml``: read once, frozen, a misspelt key is an error."""
 
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 from pydantic_settings import SettingsConfigDict
 
-from protocol.configuration import Section, Settings
+from protocol.configuration import Port, Section, Settings
 from protocol.errors import BadInputError
 
 FILE_NAME = "center.toml"
@@ -16,14 +17,14 @@ class GatewaySettings(Section):
 
     host: str = "127.0.0.1"
     """Address to listen on; also in the certificate."""
-    port: PositiveInt = 8443
+    port: Port = 8443
     """Port to listen on."""
 
 
 class SuperLinkSettings(Section):
     """Flower's SuperLink, on loopback only."""
 
-    port: PositiveInt = 8500
+    port: Port = 8500
     """Its HTTP port on 127.0.0.1."""
 
 
@@ -32,7 +33,7 @@ class BrokerSettings(Section):
 
     host: str = "127.0.0.1"
     """Host name or address, as in the certificate."""
-    port: PositiveInt = 8883
+    port: Port = 8883
     """TLS port."""
 
 
@@ -58,7 +59,7 @@ class ModelSettings(Section):
     """Width d of item vectors."""
     history_length: PositiveInt = 50
     """How many past items the model looks at."""
-    min_support: PositiveInt = 20
+    min_support: Port = 20
     """An item has an id embedding of its own from so many events in the whole federation on."""
     epochs: PositiveInt = 1
     """Local passes a round."""
@@ -70,7 +71,7 @@ class ModelSettings(Section):
     """Sampled negatives a step, shared by the batch."""
     server_learning_rate: PositiveFloat = 1.0
     """Step on the averaged update."""
-    server_momentum: float = 0.0
+    server_momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Momentum of the center's step, from 0 to below 1."""
     seed: NonNegativeInt = 7
     """Of the initial weights."""
@@ -79,9 +80,9 @@ class ModelSettings(Section):
 class GateSettings(Section):
     """What a release must hold before it is signed."""
 
-    min_top10_overlap: float = 0.95
+    min_top10_overlap: Annotated[float, Field(ge=0, le=1)] = 0.95
     """Share of the full-precision top 10 that the quantized artifact must keep."""
-    min_ndcg: float = 0.97
+    min_ndcg: Annotated[float, Field(ge=0, le=1)] = 0.97
     """NDCG@10 of the quantized order, with the full-precision top 10 as the truth."""
 
 

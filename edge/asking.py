@@ -63,7 +63,12 @@ def _answer(client: httpx.Client, method: str, path: str, body: object) -> dict[
         response = client.request(method, path, json=body)
     except httpx.TransportError as error:
         raise UnavailableError(f"no edge answers at {client.base_url}", advice="hanse-edge serve") from error
-    answer: dict[str, Any] = response.json()
+    try:
+        answer: dict[str, Any] = response.json()
+    except ValueError as error:
+        raise BadInputError(
+            f"what answers at {client.base_url} is no edge", advice="set serving.port in edge.toml"
+        ) from error
     if not response.is_success:
         raise BadInputError(f"the edge refuses: {answer.get('detail') or answer.get('title') or response.status_code}")
     return answer

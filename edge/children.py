@@ -27,6 +27,7 @@ class Child:
         """Start it, unless it runs."""
         if self.running():
             return
+        self.stop()  # lets the pipe of the last one go
         self._process = subprocess.Popen(
             [*_nice(self._niceness), *self._command], stdin=subprocess.PIPE, start_new_session=True
         )

@@ -1,6 +1,7 @@
 """`hanse-edge`: parses, makes one call, and turns an error into one line and exit code 1."""
 
 import json
+import logging
 import secrets
 import sys
 from datetime import UTC, datetime
@@ -9,11 +10,12 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import click
+import structlog
 import typer
 
 from protocol.errors import BadInputError, FederationError
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="The agent daemon of one private site: joins, imports, serves, learns.")
 
 Directory = Annotated[Path, typer.Option("--dir", help="The edge's own folder.", envvar="HANSE_EDGE_DIR")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
@@ -24,7 +26,7 @@ _HERE = Path("edge-data")
 def join(
     token: Annotated[str, typer.Argument(help="The line that hanse-center enroll printed.")],
     directory: Directory = _HERE,
-    port: Annotated[int, typer.Option(help="Port of the query service.")] = 8080,
+    port: Annotated[int, typer.Option(min=1, max=65_535, help="Port of the query service.")] = 8080,
     min_cohort: Annotated[int, typer.Option(min=3, help="Smallest cohort this site is summed with.")] = 5,
     as_json: AsJson = False,
 ) -> None:
@@ -157,6 +159,15 @@ def _new_key(directory: Path, *, label: str) -> str:
         file.write(f"{sha256(fresh.encode()).hexdigest()} {' '.join(label.split())}\n")
     path.chmod(0o600)
     return fresh
+
+
+@app.callback()
+def about() -> None:
+    """The agent of one private site."""
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
 
 
 def _say(value: Any, *, as_json: bool, text: str) -> None:

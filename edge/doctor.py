@@ -58,7 +58,7 @@ def _certificate(directory: Path, now: datetime) -> Finding:
     if left < _RENEW_BEFORE:
         return Finding(
             check="certificate",
-            problem=f"the broker's client certificate ends in {left.days} days",
+            problem=f"the broker's client certificate ends on {certificate.not_valid_after_utc:%Y-%m-%d}",
             fix="ask the federation operator for a new token",
         )
     return Finding(check="certificate")
@@ -75,6 +75,12 @@ def _gateway(directory: Path, settings: EdgeSettings, now: datetime) -> Finding:
             check=name,
             problem=f"{settings.center.gateway}: {error}",
             fix="serving goes on without the center; check the line, or center.gateway in edge.toml",
+        )
+    if not response.is_success:
+        return Finding(
+            check=name,
+            problem=f"{settings.center.gateway} answers {response.status_code}",
+            fix="serving goes on without the center; tell the federation operator",
         )
     date = response.headers.get("date")
     there = parsedate_to_datetime(date) if date else now

@@ -1,11 +1,12 @@
 """What an edge is told in ``edge.toml``: read once, frozen, a misspelt key is an error."""
 
 from pathlib import Path
+from typing import Annotated, Literal
 
-from pydantic import PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt
 from pydantic_settings import SettingsConfigDict
 
-from protocol.configuration import Section, Settings
+from protocol.configuration import Port, Section, Settings
 from protocol.errors import BadInputError
 
 FILE_NAME = "edge.toml"
@@ -27,7 +28,7 @@ class CenterSettings(Section):
     """https address that lets this edge reach Flower's Fleet API."""
     broker_host: str
     """MQTT broker: host name or address, as in its certificate."""
-    broker_port: PositiveInt
+    broker_port: Port
     """MQTT broker: TLS port."""
 
 
@@ -36,7 +37,7 @@ class ServingSettings(Section):
 
     host: str = "127.0.0.1"
     """Address to listen on."""
-    port: PositiveInt = 8080
+    port: Port = 8080
     """Port to listen on."""
     require_api_key: bool = True
     """Off only on a machine that nobody else can reach."""
@@ -66,7 +67,7 @@ class TrainingSettings(Section):
     """Wall-clock budget a round, in minutes; a shop's till must stay fast."""
     threads: PositiveInt = 1
     """Threads that torch may use."""
-    niceness: int = 10
+    niceness: Annotated[int, Field(ge=0, le=19)] = 10
     """Added to the learner's niceness, 0 to 19: serving comes first."""
     idle_seconds: PositiveFloat = 90.0
     """The learner ends after so long without a round."""
@@ -75,7 +76,7 @@ class TrainingSettings(Section):
 class StoreSettings(Section):
     """The site's own books."""
 
-    durability: str = "full"
+    durability: Literal["full", "normal"] = "full"
     """`full`: a posted event survives a power cut. `normal`: it survives a crash of the process only, and is faster."""
 
 

@@ -1,12 +1,15 @@
 """How both sides are configured: TOML text to frozen sections, where a misspelt key is an error."""
 
 import tomllib
-from typing import Self
+from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from protocol.errors import BadInputError
+
+
+Port = Annotated[int, Field(ge=1, le=65_535)]
 
 
 class Section(BaseModel):
@@ -51,3 +54,5 @@ class Settings(BaseSettings):
             fault = error.errors()[0]
             where = ".".join(str(part) for part in fault["loc"])
             raise BadInputError(f"{source}: {where}: {fault['msg']}") from error
+        except SettingsError as error:  # only the environment is read this way
+            raise BadInputError(f"the environment: {error}", advice="see docs/settings.md") from error

@@ -19,6 +19,7 @@ from protocol.identity import EdgeId, FederationId, Member, edge_id, federation_
 _PREFIX = "hanse1."
 _PROOF_LABEL = b"hanse/1 enrolment\0"
 SECRET_BYTES = 32
+_CHECKSUM_BYTES = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +48,7 @@ class Token:
         """One line without spaces."""
         value = {f.name: getattr(self, f.name) for f in fields(self)}
         body = canonical.encode({k: v.hex() if isinstance(v, bytes) else v for k, v in value.items()})
-        return _PREFIX + base64.urlsafe_b64encode(body).decode("ascii").rstrip("=")
+        return _PREFIX + base64.urlsafe_b64encode(body + _checksum(body)).decode("ascii").rstrip("=")
 
     @classmethod
     def from_text(cls, text: str) -> Self:
@@ -60,9 +61,13 @@ class Token:
         text = "".join(text.split())
         if not text.startswith(_PREFIX):
             raise BadInputError("this is not a token", advice=advice)
-        body = text.removeprefix(_PREFIX)
+        rest = text.removeprefix(_PREFIX)
         try:
-            value = canonical.decode(base64.b64decode(body + "=" * (-len(body) % 4), altchars=b"-_", validate=True))
+            data = base64.b64decode(rest + "=" * (-len(rest) % 4), altchars=b"-_", validate=True)
+            body, checksum = data[:-_CHECKSUM_BYTES], data[-_CHECKSUM_BYTES:]
+            if checksum != _checksum(body):
+                raise BadInputError("the checksum does not fit")  # noqa: TRY301 - one way out for all damage
+            value = canonical.decode(body)
             return cls(
                 federation=federation_id(value.pop("federation")),
                 site=edge_id(value.pop("site")),
@@ -75,6 +80,11 @@ class Token:
     def bearer(self) -> str:
         """How the secret travels in an Authorization header."""
         return self.secret.hex()
+
+
+def _checksum(body: bytes) -> bytes:
+    """Against slips of the hand, not against an attacker: a wrong pinned key would show much later and far away."""
+    return sha256(body).digest()[:_CHECKSUM_BYTES]
 
 
 def secret_digest(bearer: str) -> str:

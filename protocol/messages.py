@@ -43,7 +43,7 @@ class Announcement:
         clip: L2 norm that a local update is clipped to.
         weight_cap: examples of one edge that count at most; weights are ``min(examples, cap) / cap``.
         deadline_ms: UTC; an answer after it is late.
-        center_epoch: the fencing token of the center that leads (DESIGN section 11).
+        center_epoch: the fencing token of the center that leads; a center that returns from the dead has a lower one.
         training: how to train, numbers by name; the edge's own limits stand above them.
     """
 

@@ -61,7 +61,7 @@ class Ranker:
         """
         vectors = table(directory / "item_vectors.bin", np.float16, (items + 1, embedding_size))
         bias = table(directory / "item_bias.bin", np.float32, (items + 1,))
-        # One thread: a second gives the encoder nothing and spins against the event loop (PERFORMANCE 1a).
+        # One thread: a second gives the encoder nothing and spins against the event loop (docs/decisions/0006).
         options = ort.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         options.log_severity_level = 3
