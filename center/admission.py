@@ -6,23 +6,29 @@ from center import durable
 from center.keys import CenterKeys, load_signing_key
 from center.registry import Registry
 from protocol.errors import BadInputError
-from protocol.identity import FederationId, Roster
+from protocol.identity import EdgeId, FederationId, Roster
 from protocol.sealing import ContentKey
 
 ROSTER_FILE = Path("trust") / "roster.json"
 CONTENT_KEY_NUMBER = 1
 
 
-def sign_roster(directory: Path, *, federation: FederationId, registry: Registry, offline: Path) -> Roster:
+def sign_roster(
+    directory: Path, *, federation: FederationId, registry: Registry, offline: Path, without: EdgeId | None = None
+) -> Roster:
     """Sign a roster of all sites that have joined; unchanged membership keeps its version.
 
     Args:
         offline: folder of the offline keys.
+        without: a site that is being removed.
 
     Raises:
-        BadInputError: no site has joined, or the offline key is not there.
+        BadInputError: no site has joined, the last one would go, or the offline key is not there.
     """
-    sites = registry.sites()
+    joined = registry.sites()
+    sites = tuple(member for member in joined if member.edge != without)
+    if joined and not sites:
+        raise BadInputError(f"{without} is the last site", advice="a federation has at least one")
     if not sites:
         raise BadInputError("no site has joined yet", advice="hanse-center enroll SITE, then hanse-edge join TOKEN")
     current = read_roster(directory, federation=federation, keys=CenterKeys.load(directory))

@@ -13,9 +13,14 @@ import click
 import structlog
 import typer
 
-from protocol.errors import FederationError
+from protocol.errors import BadInputError, FederationError
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="The aggregation server of a federation: admits sites, trains, releases.")
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="The aggregation server of a federation: admits sites, trains, releases.",
+)
 
 Directory = Annotated[Path, typer.Option("--dir", help="The center's folder.", envvar="HANSE_CENTER_DIR")]
 Offline = Annotated[
@@ -108,16 +113,19 @@ def remove(site: str, directory: Directory = _HERE, offline: Offline = None, as_
     loaded = settings.load(directory)
     registry = Registry(directory / "registry.db")
     edge = edge_id(site)
-    registry.remove_site(edge)
+    if edge not in {member.edge for member in registry.sites()}:
+        raise BadInputError(f"no site {edge} has joined", advice="hanse-center status lists them")
     roster = admission.sign_roster(
         directory,
         federation=federation_id(loaded.federation),
         registry=registry,
         offline=offline or directory / OFFLINE,
+        without=edge,
     )
     with road.connected(directory, loaded, CenterKeys.load(directory)) as voice:
         road.publish_roster(voice, roster, (directory / admission.ROSTER_FILE).read_bytes())
         voice.remove_edge(edge)
+    registry.remove_site(edge)  # last, so that a command that was interrupted can be given again
     _say(
         {"roster": roster.version, "removed": site}, as_json=as_json, text=f"Roster {roster.version} is without {site}"
     )

@@ -2,7 +2,7 @@
 
 import socket
 import ssl
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,11 @@ _TIMEOUT_SECONDS = 3.0
 
 def look(directory: Path, settings: CenterSettings) -> dict[str, Any]:
     """Everything at one glance, ready for JSON."""
-    registry = Registry(directory / "registry.db")
+    with closing(Registry(directory / "registry.db")) as registry:
+        return _look(directory, settings, registry)
+
+
+def _look(directory: Path, settings: CenterSettings, registry: Registry) -> dict[str, Any]:
     roster = admission.read_roster(
         directory, federation=federation_id(settings.federation), keys=CenterKeys.load(directory)
     )

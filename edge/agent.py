@@ -138,7 +138,10 @@ class _Agent:
             if wanted and not self._learner.running() and time.monotonic() - started_at > _RESTART_SECONDS:
                 started_at = time.monotonic()
                 self._learner.start()
-            await self._mind_fitting()
+            try:
+                await self._mind_fitting()
+            except FederationError as error:  # fitting is a refinement; minding the learner goes on
+                _log.warning("fitting is not minded", why=error.line())
 
     async def _mind_fitting(self) -> None:
         release = self._service.loaded.release

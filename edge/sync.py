@@ -94,6 +94,7 @@ class Sync:
         )
         self._heard: SimpleQueue[Callable[[], None]] = SimpleQueue()
         self._key: ContentKey | None = None
+        self._timestamp = b""
         self._key_changed = threading.Condition()
         self._report_seconds = report_seconds
         self._facts: dict[str, Any] | None = None
@@ -193,8 +194,11 @@ class Sync:
     def _take_wake(self, data: bytes) -> None:
         self._hearing.on_wake(open_document(Label.WAKE, data, key=self._trust.center_key))
 
-    def _take_timestamp(self, _data: bytes) -> None:
-        self._hearing.on_release_available()
+    def _take_timestamp(self, data: bytes) -> None:
+        # Reading the metadata subscribes to this topic again, and the broker repeats what it retains.
+        if data != self._timestamp:
+            self._timestamp = data
+            self._hearing.on_release_available()
 
     def _later(self, act: Callable[[bytes], None]) -> Callable[[bytes], None]:
         def put(data: bytes) -> None:

@@ -8,7 +8,6 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from protocol.errors import BadInputError
 
-
 Port = Annotated[int, Field(ge=1, le=65_535)]
 
 

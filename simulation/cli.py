@@ -11,7 +11,12 @@ import typer
 
 from protocol.errors import FederationError
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="The real center and the real edges on one machine.")
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="The real center and the real edges on one machine.",
+)
 
 
 @app.callback()

@@ -22,6 +22,18 @@ def test_an_edge_hears_of_rounds_rosters_and_releases(road, heard, eventually):
     assert heard.troubles == []
 
 
+def test_looking_at_a_release_does_not_announce_it_again(road, heard):
+    """The broker repeats what it retains to everyone who reads it; an edge would look again and again, for ever."""
+    voice = road.publisher()
+    road.publish(voice, Kind.CATALOGUE, road.catalogue())
+    road.admit(voice, "luebeck")
+    edge = road.edge("luebeck", heard=heard)
+    assert heard.release.wait(5)
+    heard.release.clear()
+    edge.newest()
+    assert not heard.release.wait(1.0)
+
+
 def test_what_was_said_before_an_edge_came_is_heard(road, heard, eventually):
     road.publisher().wake({"round": 4})
     road.edge("luebeck", heard=heard)
