@@ -5,6 +5,8 @@ import logging
 import secrets
 import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any
@@ -140,7 +142,8 @@ def catalogue(
     """Sign and publish the shared catalogue."""
     from center import releasing, settings
 
-    done = releasing.publish_catalogue(file, directory=directory, settings=settings.load(directory))
+    with _busy("building, signing and publishing the catalogue", quiet=as_json):
+        done = releasing.publish_catalogue(file, directory=directory, settings=settings.load(directory))
     _say(done, as_json=as_json, text=f"Catalogue {done['version']}: {done['items']} items, {done['bytes']} bytes sent")
 
 
@@ -184,9 +187,12 @@ def train(
     campaign = f"{datetime.now(UTC):%Y%m%dt%H%M%S}-{secrets.token_hex(2)}"
     registry.ask_campaign(campaign, submodel="recommend", rounds=rounds, now_ms=time.time_ns() // 1_000_000)
     row = registry.campaign(campaign)
-    while wait and row.state in {"waiting", "running"}:
-        time.sleep(0.5)
-        row = registry.campaign(campaign)
+    with _busy(f"campaign {campaign}", quiet=as_json or not wait) as say:
+        while wait and row.state in {"waiting", "running"}:
+            time.sleep(0.5)
+            row = registry.campaign(campaign)
+            summed = sum(r.outcome == "summed" and r.purpose == "train" for r in registry.rounds(campaign))
+            say(f"campaign {campaign}: {summed} of {rounds} rounds")
     if row.state == "failed":
         raise FederationError(f"campaign {campaign} failed: {row.why}")
     _say({"campaign": campaign, "state": row.state}, as_json=as_json, text=f"Campaign {campaign} is {row.state}")
@@ -203,7 +209,8 @@ def release(
     """Export, quantize, check, sign and publish the weights of a campaign."""
     from center import releasing, settings
 
-    done = releasing.release(campaign, directory=directory, settings=settings.load(directory))
+    with _busy("exporting, checking, signing and publishing", quiet=as_json):
+        done = releasing.release(campaign, directory=directory, settings=settings.load(directory))
     _say(
         done,
         as_json=as_json,
@@ -288,6 +295,15 @@ def about() -> None:
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
     )
+
+
+@contextmanager
+def _busy(what: str, *, quiet: bool) -> Iterator[Callable[[str], None]]:
+    """A moving sign on standard error for whoever waits at a terminal."""
+    from rich.console import Console
+
+    with Console(stderr=True, quiet=quiet).status(what) as sign:
+        yield sign.update
 
 
 def _say(value: Any, *, as_json: bool, text: str) -> None:

@@ -182,6 +182,7 @@ class _Center:
         else:
             self._registry.set_campaign(row.id, state="finished")
             _log.info("campaign finished", campaign=row.id)
+            _Wake(self._voice)(row.id, now_ms())  # the edges' learners may go to sleep
 
     def _surroundings(self) -> Surroundings:
         def roster() -> Roster:

@@ -138,6 +138,8 @@ class _Agent:
             if wanted and not self._learner.running() and time.monotonic() - started_at > _RESTART_SECONDS:
                 started_at = time.monotonic()
                 self._learner.start()
+            elif now_ms() > self._rounds_until_ms and self._learner.running():
+                await asyncio.to_thread(self._learner.stop)
             try:
                 await self._mind_fitting()
             except FederationError as error:  # fitting is a refinement; minding the learner goes on

@@ -15,7 +15,12 @@ import typer
 
 from protocol.errors import BadInputError, FederationError
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="The agent daemon of one private site: joins, imports, serves, learns.")
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="The agent daemon of one private site: joins, imports, serves, learns.",
+)
 
 Directory = Annotated[Path, typer.Option("--dir", help="The edge's own folder.", envvar="HANSE_EDGE_DIR")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]

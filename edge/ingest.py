@@ -31,10 +31,17 @@ def run(what: str, file: Path, *, directory: Path, rejects: Path | None, quiet: 
     if not file.is_file():
         raise BadInputError(f"there is no file {file}")
     refused = rejects or directory / f"rejects-{file.stem}.jsonl"
-    console = Console(stderr=True, quiet=quiet)
+    console = Console(stderr=True)
     with (
         Store.open(directory / "store.db", durability=durability) as store,
-        Progress(TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn(), console=console) as bar,
+        Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,  # an error is one line, with nothing above it
+            disable=quiet or not console.is_terminal,
+        ) as bar,
     ):
         task = bar.add_task(f"importing {what}", total=None)
 

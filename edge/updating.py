@@ -12,7 +12,7 @@ from edge.fetching import Offered
 from edge.installer import Installer
 from edge.serving.release import Loaded
 from edge.sync import Sync
-from protocol.errors import FederationError, RollbackError
+from protocol.errors import FederationError, RollbackError, UnavailableError
 from protocol.release import Kind
 from protocol.sealing import digest
 
@@ -69,9 +69,9 @@ class Updater:
             try:
                 self._update()
                 self.trouble = None
-            except FederationError as error:
-                self.trouble = error
-                _log.warning("update interrupted", why=error.line())
+            except (FederationError, OSError) as error:  # a full disk, too, is over one day
+                self.trouble = error if isinstance(error, FederationError) else UnavailableError(str(error))
+                _log.warning("update interrupted", why=self.trouble.line())
                 if not self._stopping.wait(_RETRY_SECONDS):
                     self._due.set()
 

@@ -20,7 +20,9 @@ class Section(BaseModel):
 class Settings(BaseSettings):
     """A whole settings file; variables of the environment stand above it."""
 
-    model_config = SettingsConfigDict(frozen=True, extra="forbid", env_nested_delimiter="__")
+    model_config = SettingsConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, env_nested_delimiter="__"
+    )
 
     @classmethod
     def settings_customise_sources(

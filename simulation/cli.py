@@ -53,7 +53,8 @@ def main(argv: list[str] | None = None) -> int:
     Returns:
         0, 1 after an error that is one line on standard error, or 130 after Ctrl-C.
     """
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a polite end takes the children along, like Ctrl-C
+    for number in (signal.SIGINT, signal.SIGTERM):  # also where a shell has switched Ctrl-C off
+        signal.signal(number, signal.default_int_handler)
     try:
         result = app(args=argv, prog_name="hanse-sim", standalone_mode=False)
     except FederationError as error:
@@ -65,6 +66,9 @@ def main(argv: list[str] | None = None) -> int:
     except (KeyboardInterrupt, typer.Abort):
         print("sim: interrupted; every child process was ended", file=sys.stderr)
         return 130
+    except OSError as error:
+        print(f"sim: {error.filename or 'the system'}: {error.strerror or error}", file=sys.stderr)
+        return 1
     return result if isinstance(result, int) else 0
 
 

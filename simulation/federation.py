@@ -1,5 +1,6 @@
 """A real center and real edges on one machine: separate processes, set up by the commands a user would type."""
 
+import fcntl
 import json
 import shutil
 import time
@@ -13,7 +14,7 @@ import httpx
 
 from center import overview
 from center import settings as center_settings
-from protocol.errors import UnavailableError
+from protocol.errors import BadInputError, UnavailableError
 from simulation.processes import Child, free_ports, program, run, wait_until
 
 _ENVIRONMENT = {"FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1", "OMP_NUM_THREADS": "1"}
@@ -58,14 +59,19 @@ class Federation:
     @classmethod
     @contextmanager
     def fresh(cls, directory: Path, *, federation: str) -> Iterator["Federation"]:
-        """A federation in an empty folder; whatever happens, none of its processes survives."""
-        shutil.rmtree(directory, ignore_errors=True)
-        directory.mkdir(parents=True)
-        made = cls(directory, federation=federation)
-        try:
-            yield made
-        finally:
-            made.stop()
+        """A federation in an empty folder; whatever happens, none of its processes survives.
+
+        Raises:
+            BadInputError: another one runs in this folder.
+        """
+        with _alone(directory):
+            shutil.rmtree(directory, ignore_errors=True)
+            directory.mkdir(parents=True)
+            made = cls(directory, federation=federation)
+            try:
+                yield made
+            finally:
+                made.stop()
 
     def found(self, *, settings: Mapping[str, Mapping[str, object]]) -> None:
         """`hanse-center init`, the broker, and `hanse-center serve`.
@@ -133,6 +139,22 @@ class Federation:
         for child in [*children, *self.children.values()]:
             child.stop()
         self.children.clear()
+
+
+@contextmanager
+def _alone(directory: Path) -> Iterator[None]:
+    """One run a folder; the lock stands beside the folder, which is emptied.
+
+    Raises:
+        BadInputError: another one runs.
+    """
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    with directory.with_name(f".{directory.name}.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise BadInputError(f"a federation runs in {directory} already", advice="end it, or use --dir") from error
+        yield
 
 
 def alive(site: Site) -> bool:

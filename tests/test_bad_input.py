@@ -36,6 +36,7 @@ def say(capsys):
     """Run a command that must fail as our commands fail; the one line it says."""
 
     def run(program, *words, code=1):
+        capsys.readouterr()
         assert PROGRAMS[program]([str(word) for word in words]) == code
         line = capsys.readouterr().err
         assert line.count("\n") == 1, line
