@@ -6,6 +6,7 @@ After each arrow everything is on disk, atomically; a campaign that was killed g
 """
 
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import sha256
@@ -173,6 +174,9 @@ class _Caller:
         self._around = around
         self._settings = settings
         self._benched: frozenset[str] = frozenset()
+        self._bench_until: dict[str, int] = {}
+        self._failures: Counter[str] = Counter()
+        self._summed = 0
         self._begun = time.monotonic()
 
     def until_summed(self, purpose: Purpose, *, layout: Layout, weights: bytes, training: dict[str, float]) -> Outcome:
@@ -229,11 +233,16 @@ class _Caller:
             self._end(number, outcome=str(error), figures={})
             self._raise_if_stopped()
             self._benched |= error.missing  # else two that fail in turn would fail every round
+            for edge in error.missing:
+                self._failures[edge] += 1
+                # Back after one sum, then after two, then four: who always fails must not cost every other round.
+                self._bench_until[edge] = self._summed + 2 ** (self._failures[edge] - 1)
             raise
         except UnavailableError as error:
             self._end(number, outcome=str(error), figures={})
             raise
-        self._benched = frozenset()
+        self._summed += 1
+        self._benched = frozenset(edge for edge, until in self._bench_until.items() if until > self._summed)
         return outcome
 
     def note(self, outcome: Outcome, figures: dict[str, float]) -> None:

@@ -3,6 +3,7 @@
 import json
 import logging
 import secrets
+import sqlite3
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -327,6 +328,9 @@ def main(argv: list[str] | None = None) -> int:
     except (KeyboardInterrupt, typer.Abort):
         print("center: interrupted", file=sys.stderr)
         return 130
+    except sqlite3.Error as error:
+        print(f"center: a database cannot be used: {error} (hanse-center doctor)", file=sys.stderr)
+        return 1
     except OSError as error:
         print(f"center: {error.filename or 'the system'}: {error.strerror or error}", file=sys.stderr)
         return 1

@@ -126,23 +126,24 @@ class _Center:
             try:
                 if self._superlink.watch():
                     _log.warning("SuperLink was started again")
-            except FederationError as error:
-                _log.error("SuperLink is away", why=error.line())
+            except (FederationError, OSError) as error:
+                _log.error("SuperLink is away", why=str(error))
 
     def _tend(self) -> None:
         """Connect to the broker whenever it is there, and keep on it what must be there."""
-        started = False
+        started = standing = False
         while not self._stop.is_set():
             try:
                 if not started:
+                    started = True  # from here on it reconnects by itself
                     self._voice.start()
-                    started = True
-                    self._publish_standing()
                 self._voice.tend()
+                if not standing:
+                    self._publish_standing()
+                    standing = True
                 self._refresh_timestamp()
-            except FederationError as error:
-                _log.warning("the broker is away", why=error.line())
-                started = started or self._voice.connected
+            except (FederationError, OSError) as error:
+                _log.warning("the broker is away", why=str(error))
             self._stop.wait(_TEND_SECONDS)
 
     def _publish_standing(self) -> None:

@@ -131,15 +131,15 @@ class _Agent:
 
     async def _mind_children(self) -> None:
         """Keep the learner up while rounds are on, and take fitted weights in when they are there."""
-        started_at = 0.0
+        started_at, learnt_from = 0.0, None
         while True:
             await asyncio.sleep(_LOOK_SECONDS)
-            wanted = now_ms() < self._rounds_until_ms and self._installer.catalogue() is not None
-            if wanted and not self._learner.running() and time.monotonic() - started_at > _RESTART_SECONDS:
-                started_at = time.monotonic()
+            catalogue = self._installer.catalogue() if now_ms() < self._rounds_until_ms else None
+            if self._learner.running() and catalogue != learnt_from:
+                await asyncio.to_thread(self._learner.stop)  # the rounds are over, or its rows are others now
+            elif catalogue and not self._learner.running() and time.monotonic() - started_at > _RESTART_SECONDS:
+                started_at, learnt_from = time.monotonic(), catalogue
                 self._learner.start()
-            elif now_ms() > self._rounds_until_ms and self._learner.running():
-                await asyncio.to_thread(self._learner.stop)
             try:
                 await self._mind_fitting()
             except FederationError as error:  # fitting is a refinement; minding the learner goes on

@@ -3,6 +3,7 @@
 import json
 import logging
 import secrets
+import sqlite3
 import sys
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -196,6 +197,9 @@ def main(argv: list[str] | None = None) -> int:
     except (KeyboardInterrupt, typer.Abort):
         print("edge: interrupted", file=sys.stderr)
         return 130
+    except sqlite3.Error as error:
+        print(f"edge: a database cannot be used: {error} (hanse-edge doctor)", file=sys.stderr)
+        return 1
     except OSError as error:
         print(f"edge: {error.filename or 'the system'}: {error.strerror or error}", file=sys.stderr)
         return 1
