@@ -18,6 +18,8 @@ import typer
 
 from protocol.errors import BadInputError, FederationError
 
+_INTERRUPTED = 130
+
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
@@ -326,14 +328,15 @@ def main(argv: list[str] | None = None) -> int:
         print(f"center: {error.format_message()} (hanse-center --help)", file=sys.stderr)
         return error.exit_code
     except (KeyboardInterrupt, typer.Abort):
-        print("center: interrupted", file=sys.stderr)
-        return 130
+        result = _INTERRUPTED
     except sqlite3.Error as error:
         print(f"center: a database cannot be used: {error} (hanse-center doctor)", file=sys.stderr)
         return 1
     except OSError as error:
         print(f"center: {error.filename or 'the system'}: {error.strerror or error}", file=sys.stderr)
         return 1
+    if result == _INTERRUPTED:  # typer turns Ctrl-C into this result
+        print("center: interrupted", file=sys.stderr)
     return result if isinstance(result, int) else 0
 
 

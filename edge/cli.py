@@ -16,6 +16,8 @@ import typer
 
 from protocol.errors import BadInputError, FederationError
 
+_INTERRUPTED = 130
+
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
@@ -195,14 +197,15 @@ def main(argv: list[str] | None = None) -> int:
         print(f"edge: {error.format_message()} (hanse-edge --help)", file=sys.stderr)
         return error.exit_code
     except (KeyboardInterrupt, typer.Abort):
-        print("edge: interrupted", file=sys.stderr)
-        return 130
+        result = _INTERRUPTED
     except sqlite3.Error as error:
         print(f"edge: a database cannot be used: {error} (hanse-edge doctor)", file=sys.stderr)
         return 1
     except OSError as error:
         print(f"edge: {error.filename or 'the system'}: {error.strerror or error}", file=sys.stderr)
         return 1
+    if result == _INTERRUPTED:  # typer turns Ctrl-C into this result
+        print("edge: interrupted", file=sys.stderr)
     return result if isinstance(result, int) else 0
 
 

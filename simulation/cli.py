@@ -11,6 +11,8 @@ import typer
 
 from protocol.errors import FederationError
 
+_INTERRUPTED = 130
+
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
@@ -64,11 +66,12 @@ def main(argv: list[str] | None = None) -> int:
         print(f"sim: {error.format_message()} (hanse-sim --help)", file=sys.stderr)
         return error.exit_code
     except (KeyboardInterrupt, typer.Abort):
-        print("sim: interrupted; every child process was ended", file=sys.stderr)
-        return 130
+        result = _INTERRUPTED
     except OSError as error:
         print(f"sim: {error.filename or 'the system'}: {error.strerror or error}", file=sys.stderr)
         return 1
+    if result == _INTERRUPTED:  # typer turns Ctrl-C into this result
+        print("sim: interrupted; every child process was ended", file=sys.stderr)
     return result if isinstance(result, int) else 0
 
 
