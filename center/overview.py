@@ -2,6 +2,7 @@
 
 import socket
 import ssl
+from collections.abc import Mapping
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,7 @@ def _look(directory: Path, settings: CenterSettings, registry: Registry) -> dict
         "gateway": gateway,
         "broker": broker,
         "joined": [member.edge for member in registry.sites()],
+        "edges": registry.statuses(),
         "roster": {"version": roster.version, "sites": [m.edge for m in roster.members]} if roster else None,
         "catalogue": {"version": catalogue[0], **catalogue[1]} if catalogue else None,
         "release": {"version": bundle[0], **bundle[1]} if bundle else None,
@@ -80,13 +82,22 @@ def _broker_listens(settings: CenterSettings) -> bool:
     return False
 
 
+def _runs(status: Mapping[str, Any] | None) -> str:
+    if status is None:
+        return "never heard of"
+    if not status.get("online"):
+        return "offline"
+    return f"online with release {status.get('release') or 'none'}, software {status.get('version')}"
+
+
 def show(seen: dict[str, Any], console: Console) -> None:
     """The same for people."""
     doors = ", ".join(f"{name} {'answers' if seen[name] else 'is away'}" for name in ("gateway", "broker"))
     console.print(f"federation {seen['federation']}: {doors}")
     admitted = set(seen["roster"]["sites"]) if seen["roster"] else set()
     for site in seen["joined"]:
-        console.print(f"  {site}: {'admitted' if site in admitted else 'has joined, waits for hanse-center admit'}")
+        standing = "admitted" if site in admitted else "has joined, waits for hanse-center admit"
+        console.print(f"  {site}: {standing}; {_runs(seen['edges'].get(site))}")
     for kind in ("catalogue", "release"):
         console.print(f"{kind}: {seen[kind]['version'] if seen[kind] else 'none yet'}")
     campaign = seen["campaign"]

@@ -5,6 +5,7 @@ Several processes share it (`serve` and the commands beside it), so every method
 
 import json
 import sqlite3
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ _SCHEMA: Mapping[str, Mapping[str, Any]] = {
         "pk": "digest",
     },
     "sites": {"columns": {"edge": str, "member": str, "certificate": str, "joined_ms": int}, "pk": "edge"},
+    "statuses": {"columns": {"edge": str, "status": str}, "pk": "edge"},
     "campaigns": {
         "columns": {"id": str, "submodel": str, "rounds": int, "state": str, "created_ms": int, "why": str},
         "pk": "id",
@@ -93,6 +95,7 @@ class Registry:
             UnavailableError: the file is not a database, or cannot be written.
         """
         self.path = path
+        self._turn = threading.Lock()
         try:
             self._connection = sqlite3.connect(path, timeout=30, isolation_level=None, check_same_thread=False)
             self._connection.execute("PRAGMA journal_mode=WAL")
@@ -108,13 +111,14 @@ class Registry:
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
-        self._connection.execute("BEGIN IMMEDIATE")
-        try:
-            yield self._connection
-        except BaseException:
-            self._connection.execute("ROLLBACK")
-            raise
-        self._connection.execute("COMMIT")
+        with self._turn:  # campaign, gateway and statuses live in threads of one process
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._connection
+            except BaseException:
+                self._connection.execute("ROLLBACK")
+                raise
+            self._connection.execute("COMMIT")
 
     def add_token(self, digest: str, *, site: EdgeId, expires_ms: int) -> None:
         """Remember a token by the digest of its secret; an older unused one of the same site stops working.
@@ -163,6 +167,18 @@ class Registry:
         """All sites that have joined, sorted by name."""
         rows = self._connection.execute("SELECT member FROM sites ORDER BY edge").fetchall()
         return tuple(Member.from_json(json.loads(row[0])) for row in rows)
+
+    def note_statuses(self, statuses: Mapping[EdgeId, Mapping[str, Any]]) -> None:
+        """Remember what each edge last said that it runs: hearsay for people, nothing is decided by it."""
+        rows = [(edge, json.dumps(dict(status), sort_keys=True)) for edge, status in sorted(statuses.items())]
+        with self._transaction() as db:
+            db.execute("DELETE FROM statuses")
+            db.executemany("INSERT INTO statuses (edge, status) VALUES (?, ?)", rows)
+
+    def statuses(self) -> dict[EdgeId, Mapping[str, Any]]:
+        """What each edge last said that it runs."""
+        rows = self._connection.execute("SELECT edge, status FROM statuses").fetchall()
+        return {EdgeId(row[0]): json.loads(row[1]) for row in rows}
 
     def remove_site(self, edge: EdgeId) -> None:
         """Forget a site and its token, which would let it in again; the next signed roster leaves it out.

@@ -4,10 +4,11 @@ import fcntl
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import structlog
 
@@ -23,7 +24,7 @@ from center.registry import CampaignRow, Registry
 from center.settings import CenterSettings
 from center.superlink import SuperLink
 from protocol.errors import BadInputError, FederationError, UnavailableError
-from protocol.identity import Roster, federation_id
+from protocol.identity import EdgeId, Roster, federation_id
 
 _log = structlog.get_logger(__name__)
 _LOOK_SECONDS = 0.5
@@ -81,6 +82,7 @@ class _Center:
         self._voice = road.publisher(directory, settings, self._keys)
         parts.callback(self._voice.stop)
         self._refresh_at = 0.0
+        self._said: dict[EdgeId, Mapping[str, Any]] = {}
 
     def _open_gateway(self) -> Gateway:
         directory, settings = self._directory, self._settings
@@ -142,9 +144,17 @@ class _Center:
                     self._publish_standing()
                     standing = True
                 self._refresh_timestamp()
+                self._note_statuses()
             except (FederationError, OSError) as error:
                 _log.warning("the broker is away", why=str(error))
             self._stop.wait(_TEND_SECONDS)
+
+    def _note_statuses(self) -> None:
+        """Keep what the edges say they run where `hanse-center status` finds it."""
+        said = self._voice.statuses()
+        if said != self._said:
+            self._registry.note_statuses(said)
+            self._said = said
 
     def _publish_standing(self) -> None:
         roster = self._roster()

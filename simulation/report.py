@@ -89,7 +89,7 @@ def _page(report: Report) -> str:
     )
     said = "".join(f"<li>{html.escape(line)}</li>" for line in verdicts(report))
     figures = "".join(f"<figure>{svg}</figure>" for svg in _plots(report))
-    release = report["release"]
+    release, serving = report["release"], report["serving"]
     return f"""<!doctype html>
 <html lang="en"><meta charset="utf-8"><title>Hanse: {html.escape(report["dataset"])}</title>
 <style>
@@ -104,8 +104,10 @@ household at each site, ranked over the whole catalogue.</p>
 <table><tr><th></th><th>NDCG@10</th><th>Recall@10</th></tr>{quality}</table>
 <ul>{said}</ul>
 {figures}
-<p>Release {release["version"]}, sha256 <code>{release["sha256"]}</code>, top-10 overlap with full precision
-{release["top10_overlap"]:.4f}.</p>
+<p>Release {release["version"]}, sha256 <code>{release["sha256"]}</code>: {release["served_bytes"] / 1e6:.1f} MB
+instead of {release["fp32_bytes"] / 1e6:.1f} MB in full precision, top-10 overlap {release["top10_overlap"]:.4f}.
+It reached {report["sync"]["edges"]} edges in {report["sync"]["seconds"]:.1f} s.
+Answers took {serving["p50_ms"]:.2f} ms (p50) and {serving["p99_ms"]:.2f} ms (p99); the bare model takes {serving["bare_session_run_ms"]:.2f} ms.</p>
 </html>
 """
 
@@ -133,7 +135,7 @@ def _sites(report: Report) -> str:
         places = [index + shift for index in range(len(rows))]
         axes.bar(places, [row[voice]["ndcg@10"] for row in rows], width=0.25, color=color, label=voice)
     axes.set_xticks(range(len(rows)), [row["site"] for row in rows], rotation=45 if len(rows) > 8 else 0)  # noqa: PLR2004 - what fits
-    axes.legend(frameon=False)
+    axes.legend(frameon=False, ncols=3, loc="lower right", bbox_to_anchor=(1, 1))
     return _svg(figure)
 
 

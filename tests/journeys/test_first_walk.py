@@ -198,6 +198,14 @@ def test_every_edge_runs_exactly_what_was_signed(release, federation) -> None:
             }
 
 
+def test_the_center_hears_what_each_edge_runs(release, federation) -> None:
+    def heard() -> dict:
+        return {edge: status.get("release") for edge, status in federation.status()["edges"].items()}
+
+    expected = {site.name: release["version"] for site in federation.sites}
+    wait_until(lambda: heard() == expected, what="the statuses", seconds=30)
+
+
 def test_an_answer_comes_from_the_release_and_changes_after_an_event(release, federation, data) -> None:
     serving.check_event_changes_answer(federation.sites[0], data.sites[0])
     with federation.sites[0].client() as client:
