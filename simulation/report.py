@@ -107,7 +107,8 @@ household at each site, ranked over the whole catalogue.</p>
 <p>Release {release["version"]}, sha256 <code>{release["sha256"]}</code>: {release["served_bytes"] / 1e6:.1f} MB
 instead of {release["fp32_bytes"] / 1e6:.1f} MB in full precision, top-10 overlap {release["top10_overlap"]:.4f}.
 It reached {report["sync"]["edges"]} edges in {report["sync"]["seconds"]:.1f} s.
-Answers took {serving["p50_ms"]:.2f} ms (p50) and {serving["p99_ms"]:.2f} ms (p99); the bare model takes {serving["bare_session_run_ms"]:.2f} ms.</p>
+Answers took {serving["p50_ms"]:.2f} ms (p50) and {serving["p99_ms"]:.2f} ms (p99);
+the bare model takes {serving["bare_session_run_ms"]:.2f} ms.</p>
 </html>
 """
 
