@@ -31,6 +31,10 @@ def demo(
     sites: Annotated[int, typer.Option(min=3, max=457, help="Private sites the stores are cut into.")] = 5,
     rounds: Annotated[int, typer.Option(min=1, help="Training rounds.")] = 8,
     directory: Annotated[Path, typer.Option("--dir", help="Emptied first.")] = Path("runs/demo"),
+    fraction: Annotated[
+        float, typer.Option(min=0.01, max=1.0, help="Share of the households, for a quick look.")
+    ] = 1.0,
+    embedded_broker: Annotated[bool, typer.Option(help="Do without Mosquitto even where it is installed.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Bring up a federation, train on real baskets, release, serve, and report."""
@@ -40,7 +44,10 @@ def demo(
     from simulation import report as reporting
 
     console = Console(stderr=as_json)
-    report = walk.run(walk.Plan(sites=sites, rounds=rounds, directory=directory), console=console)
+    plan = walk.Plan(
+        sites=sites, rounds=rounds, directory=directory, fraction=fraction, embedded_broker=embedded_broker
+    )
+    report = walk.run(plan, console=console)
     page = reporting.write(report, directory)
     if as_json:
         print(json.dumps(report))

@@ -29,12 +29,14 @@ class Plan:
     Attributes:
         directory: emptied first.
         fraction: share of the households; below 1 for quick looks.
+        embedded_broker: the embedded one even where Mosquitto is installed.
     """
 
     sites: int
     rounds: int
     directory: Path
     fraction: float = 1.0
+    embedded_broker: bool = False
     model: ModelSettings = field(default_factory=ModelSettings)
 
 
@@ -72,7 +74,8 @@ def _bring_up(federation: Federation, data: Dataset, plan: Plan, step: "_Steps")
             settings={
                 "rounds": {"min_cohort": cohort, "deadline_seconds": _ROUND_SECONDS},
                 "model": plan.model.model_dump(),
-            }
+            },
+            embedded_broker=plan.embedded_broker,
         )
     with step.counted("sites join", plan.sites) as advance:
         sites = []

@@ -73,10 +73,11 @@ class Federation:
             finally:
                 made.stop()
 
-    def found(self, *, settings: Mapping[str, Mapping[str, object]]) -> None:
+    def found(self, *, settings: Mapping[str, Mapping[str, object]], embedded_broker: bool = False) -> None:
         """`hanse-center init`, the broker, and `hanse-center serve`.
 
         Args:
+            embedded_broker: the embedded one even where Mosquitto is installed.
             settings: sections of ``center.toml`` beside the addresses.
         """
         gateway, superlink, broker = free_ports(3)
@@ -86,7 +87,7 @@ class Federation:
             for section, values in settings.items():
                 lines = [f"{name} = {json.dumps(value)}" for name, value in values.items()]
                 file.write("\n".join([f"\n[{section}]", *lines, ""]))
-        self.start("broker", "hanse-center", "broker")
+        self.start("broker", "hanse-center", "broker", *(["--embedded"] if embedded_broker else []))
         self.start("center", "hanse-center", "serve")
         self.wait_for_center()
 
