@@ -59,7 +59,7 @@ class ModelSettings(Section):
     """Width d of item vectors."""
     history_length: PositiveInt = 50
     """How many past items the model looks at."""
-    min_support: Port = 20
+    min_support: PositiveInt = 20
     """An item has an id embedding of its own from so many events in the whole federation on."""
     epochs: PositiveInt = 1
     """Local passes a round."""

@@ -100,7 +100,8 @@ figure {{ margin: 1.5rem 0 }} svg {{ max-width: 100%; height: auto }}
 </style>
 <h1>{report["sites"]} sites learnt together</h1>
 <p>{html.escape(report["dataset"])}; every site saw its own baskets only. Next basket of each
-household at each site, ranked over the whole catalogue.</p>
+household at each site, ranked over the whole catalogue. Local, federated and central are networks alone; served is the
+released network fused with each household's own habits, so compare it with personal frequency first.</p>
 <table><tr><th></th><th>NDCG@10</th><th>Recall@10</th></tr>{quality}</table>
 <ul>{said}</ul>
 {figures}
