@@ -15,6 +15,7 @@ from edge.training import Lesson, item_counts, train
 from protocol.models import weights as model_weights
 from protocol.models.weights import SequenceConfig
 from simulation import datasets
+from simulation.fused import fused_quality
 from simulation.quality import evaluate
 from simulation.sequences import ModelScorer, TestHistories, sequences_of, tokens_of
 
@@ -27,6 +28,7 @@ class Task:
         which: positions of the sites whose data are pooled.
         min_support: an item has an id embedding from so many events in these data on.
         output: JSON file with the NDCG and recall of each user of each of these sites.
+        edge: folder of the site's edge, to serve the network from as well; empty: the network alone.
     """
 
     sites: int
@@ -41,6 +43,7 @@ class Task:
     negatives: int
     seed: int
     output: str
+    edge: str = ""
 
 
 def run(task: Task) -> None:
@@ -69,7 +72,10 @@ def run(task: Task) -> None:
     figures = {}
     for index, site in zip(task.which, chosen, strict=True):
         quality = evaluate(ModelScorer(weights, tokens, TestHistories.of(site)), site.test)
-        figures[index] = {"ndcg": quality.ndcg.tolist(), "recall": quality.recall.tolist()}
+        figures[f"{index}"] = {"ndcg": quality.ndcg.tolist(), "recall": quality.recall.tolist()}
+        if task.edge:
+            fused = fused_quality(weights, tokens, popularity, edge=Path(task.edge), site=site)
+            figures[f"{index} fused"] = {"ndcg": fused.ndcg.tolist(), "recall": fused.recall.tolist()}
     Path(task.output).write_text(json.dumps(figures), "utf-8")
 
 

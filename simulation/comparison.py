@@ -55,21 +55,23 @@ class Budget:
     model: ModelSettings
 
 
-def compare(data: Dataset, *, campaign: Path, scratch: Path, budget: Budget, advance: Advance) -> Compared:
+def compare(data: Dataset, *, campaign: Path, edges: Path, scratch: Path, budget: Budget, advance: Advance) -> Compared:
     """Train alone and pooled, and evaluate everything on the same baskets.
 
     Args:
         campaign: folder of the federated weights.
+        edges: the folder of the edges' folders; they have ended.
         scratch: for the outputs of the training processes.
 
     Raises:
         UnavailableError: a training process ended with an error.
     """
     quality = _baselines(data)
-    trained = _train(data, scratch=scratch, budget=budget, advance=advance)
-    quality["local"] = [trained[(index,)][index] for index in range(len(data.sites))]
+    trained = _train(data, edges=edges, scratch=scratch, budget=budget, advance=advance)
+    quality["local"] = [trained[(index,)][str(index)] for index in range(len(data.sites))]
+    quality["local_fused"] = [trained[(index,)][f"{index} fused"] for index in range(len(data.sites))]
     everybody = tuple(range(len(data.sites)))
-    quality["central"] = [trained[everybody][index] for index in everybody]
+    quality["central"] = [trained[everybody][str(index)] for index in everybody]
     by_round = _federated(data, campaign=campaign, rounds=budget.rounds, advance=advance)
     quality["federated"] = by_round[-1]
     return Compared(quality=quality, ndcg_by_round=[float(Quality.over(parts).ndcg.mean()) for parts in by_round])
@@ -107,14 +109,17 @@ def _federated(data: Dataset, *, campaign: Path, rounds: int, advance: Advance) 
 
 
 def _train(
-    data: Dataset, *, scratch: Path, budget: Budget, advance: Advance
-) -> dict[tuple[int, ...], dict[int, Quality]]:
+    data: Dataset, *, edges: Path, scratch: Path, budget: Budget, advance: Advance
+) -> dict[tuple[int, ...], dict[str, Quality]]:
     """Every site alone and all together, two processes at a time, the longest first."""
     scratch.mkdir(parents=True, exist_ok=True)
     everybody = tuple(range(len(data.sites)))
-    waiting = [_task(which, len(data.sites), scratch, budget) for which in (everybody, *((i,) for i in everybody))]
+    waiting = [_task(everybody, len(data.sites), scratch, budget)]
+    for index, site in enumerate(data.sites):
+        task = _task((index,), len(data.sites), scratch, budget)
+        waiting.append(replace(task, edge=str(edges / site.name)))
     running: dict[subprocess.Popen[bytes], Task] = {}
-    done: dict[tuple[int, ...], dict[int, Quality]] = {}
+    done: dict[tuple[int, ...], dict[str, Quality]] = {}
     try:
         while waiting or running:
             while waiting and len(running) < _AT_ONCE:
@@ -165,9 +170,9 @@ def _start(task: Task) -> subprocess.Popen[bytes]:
         )
 
 
-def _read(task: Task) -> dict[int, Quality]:
+def _read(task: Task) -> dict[str, Quality]:
     figures = json.loads(Path(task.output).read_text("utf-8"))
     return {
-        int(index): Quality(ndcg=np.array(of_users["ndcg"]), recall=np.array(of_users["recall"]))
-        for index, of_users in figures.items()
+        name: Quality(ndcg=np.array(of_users["ndcg"]), recall=np.array(of_users["recall"]))
+        for name, of_users in figures.items()
     }

@@ -158,6 +158,7 @@ def _report(
         compared = comparison.compare(
             data,
             campaign=plan.directory / "center" / "campaigns" / str(release["campaign"]),
+            edges=plan.directory / "sites",
             scratch=plan.directory / "comparison",
             budget=budget,
             advance=advance,

@@ -18,7 +18,7 @@ Report = Mapping[str, Any]
 _INK = "#1d3557"
 _RED = "#c8553d"
 _GREY = "#9aa5b1"
-_VOICES = ("popularity", "personal_frequency", "local", "federated", "central", "served")
+_VOICES = ("popularity", "personal_frequency", "local", "federated", "central", "local_fused", "served")
 
 
 def write(report: Report, directory: Path) -> Path:
@@ -51,6 +51,7 @@ def verdicts(report: Report) -> list[str]:
     return [
         _verdict("served", "personal_frequency", ndcg),
         _verdict("served", "local", ndcg),
+        _verdict("served", "local_fused", ndcg),
         _verdict("federated", "local", ndcg),
         _verdict("federated", "central", ndcg),
     ]
@@ -100,8 +101,8 @@ figure {{ margin: 1.5rem 0 }} svg {{ max-width: 100%; height: auto }}
 </style>
 <h1>{report["sites"]} sites learnt together</h1>
 <p>{html.escape(report["dataset"])}; every site saw its own baskets only. Next basket of each
-household at each site, ranked over the whole catalogue. Local, federated and central are networks alone; served is the
-released network fused with each household's own habits, so compare it with personal frequency first.</p>
+household at each site, ranked over the whole catalogue. Local, federated and central are networks alone; served and
+local fused are networks fused with each household's own habits, the federation's and the site's own.</p>
 <table><tr><th></th><th>NDCG@10</th><th>Recall@10</th></tr>{quality}</table>
 <ul>{said}</ul>
 {figures}

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,8 +41,7 @@ def ask(site: Site, data: SiteData, *, advance: Callable[[int], None]) -> Served
     Raises:
         FederationError: an answer is no answer.
     """
-    row_of = dict(zip(data.events["item"].to_list(), data.events["row"].to_list(), strict=True))
-    ranks = np.full(int(data.test.offsets[-1]), np.inf)
+    answers: list[list[str]] = []
     milliseconds = np.empty(len(data.test))
     degraded = 0
     with site.client() as client:
@@ -54,11 +53,20 @@ def ask(site: Site, data: SiteData, *, advance: Callable[[int], None]) -> Served
                 raise FederationError(f"{site.name} answers {response.status_code}: {response.text[:200]}")
             answer = response.json()
             degraded += bool(answer["degraded"])
-            place = {row_of.get(one["item"]): rank for rank, one in enumerate(answer["items"], start=1)}
-            start, end = data.test.offsets[position], data.test.offsets[position + 1]
-            ranks[start:end] = [place.get(int(row), np.inf) for row in data.test.rows[start:end]]
+            answers.append([one["item"] for one in answer["items"]])
             advance(1)
-    return Served(quality=Quality.of_ranks(ranks, data.test.offsets), milliseconds=milliseconds, degraded=degraded)
+    return Served(quality=quality_of(answers, data), milliseconds=milliseconds, degraded=degraded)
+
+
+def quality_of(answers: Sequence[Sequence[str]], data: SiteData) -> Quality:
+    """How good lists of items are, one for each user of a site's test; what is not in a list counts as missed."""
+    row_of = dict(zip(data.events["item"].to_list(), data.events["row"].to_list(), strict=True))
+    ranks = np.full(int(data.test.offsets[-1]), np.inf)
+    for position, answer in enumerate(answers):
+        place = {row_of.get(item): rank for rank, item in enumerate(answer, start=1)}
+        start, end = data.test.offsets[position], data.test.offsets[position + 1]
+        ranks[start:end] = [place.get(int(row), np.inf) for row in data.test.rows[start:end]]
+    return Quality.of_ranks(ranks, data.test.offsets)
 
 
 def check_event_changes_answer(site: Site, data: SiteData) -> None:
