@@ -40,11 +40,17 @@ class ServerState:
         completed: training rounds applied.
         model: the weights.
         velocity: float32[d], the last step; zeros before the first.
+        previous: float32[d], the weights before that step.
+        validation: NDCG of the previous weights, as the sites' hold-outs said it; 0 before the first step.
+        halvings: how often the last step has been halved since.
     """
 
     completed: int
     model: Weights
     velocity: NDArray[np.float32]
+    previous: NDArray[np.float32]
+    validation: float = 0.0
+    halvings: int = 0
 
     @classmethod
     def begin(cls, weights: bytes) -> Self:
@@ -54,7 +60,8 @@ class ServerState:
             MalformedMessageError: these are no weights.
         """
         model = model_weights.load(weights)
-        return cls(completed=0, model=model, velocity=np.zeros_like(flatten(model.tensors)))
+        values = flatten(model.tensors)
+        return cls(completed=0, model=model, velocity=np.zeros_like(values), previous=values)
 
     def weights(self) -> bytes:
         """The weights as they travel."""
@@ -62,7 +69,14 @@ class ServerState:
 
     def to_bytes(self) -> bytes:
         model = self.weights()
-        optimizer = save_tensors({"velocity": self.velocity, "completed": np.array([self.completed], np.int64)})
+        optimizer = save_tensors(
+            {
+                "velocity": self.velocity,
+                "previous": self.previous,
+                "counts": np.array([self.completed, self.halvings], np.int64),
+                "validation": np.array([self.validation]),
+            }
+        )
         return struct.pack("<Q", len(model)) + model + optimizer
 
     @classmethod
@@ -76,31 +90,58 @@ class ServerState:
             (length,) = struct.unpack_from("<Q", data)
             model = model_weights.load(data[8 : 8 + length])
             optimizer: dict[str, NDArray[Any]] = load_tensors(data[8 + length :])
-            velocity, completed = optimizer["velocity"], int(optimizer["completed"][0])
+            velocity, previous = optimizer["velocity"], optimizer["previous"]
+            completed, halvings = (int(count) for count in optimizer["counts"])
+            validation = float(optimizer["validation"][0])
         except (struct.error, SafetensorError, KeyError, IndexError, ValueError) as error:
             raise MalformedMessageError(f"not a campaign's checkpoint: {error}") from error
-        if velocity.shape != flatten(model.tensors).shape:
+        if not velocity.shape == previous.shape == flatten(model.tensors).shape:
             raise MalformedMessageError("this checkpoint's optimizer belongs to another model")
-        return cls(completed=completed, model=model, velocity=velocity)
+        return cls(
+            completed=completed,
+            model=model,
+            velocity=velocity,
+            previous=previous,
+            validation=validation,
+            halvings=halvings,
+        )
 
 
 def apply_round(
-    state: ServerState, *, update_sum: NDArray[np.float64], weight_sum: float, settings: ServerOptimizer
+    state: ServerState, *, average: NDArray[np.float64], validation: float, settings: ServerOptimizer
 ) -> ServerState:
     """Take one step along the average update.
 
     Args:
-        update_sum: float64[d], sum over the cohort of weight times update.
-        weight_sum: sum of the weights, each at most 1.
+        average: float64[d], mean over the sites of what local training changed.
+        validation: NDCG of the weights that this step starts from.
 
     Raises:
-        ValueError: nobody had any examples, or the sum has another length.
+        ValueError: the average has another length.
     """
-    if weight_sum <= 0:
-        raise ValueError("no edge had anything to learn from")
-    if update_sum.shape != state.velocity.shape:
-        raise ValueError(f"{update_sum.shape} values for {state.velocity.shape} parameters")
-    average = update_sum / weight_sum
+    if average.shape != state.velocity.shape:
+        raise ValueError(f"{average.shape} values for {state.velocity.shape} parameters")
     velocity = (settings.momentum * state.velocity + average).astype(np.float32)
-    values = flatten(state.model.tensors) + np.float32(settings.learning_rate) * velocity
-    return replace(state, completed=state.completed + 1, model=state.model.moved(values), velocity=velocity)
+    before = flatten(state.model.tensors)
+    values = before + np.float32(settings.learning_rate) * velocity
+    return replace(
+        state,
+        completed=state.completed + 1,
+        model=state.model.moved(values),
+        velocity=velocity,
+        previous=before,
+        validation=validation,
+        halvings=0,
+    )
+
+
+def take_back(state: ServerState) -> ServerState:
+    """Go back half of the last step, so that what comes next is another question than before; forget its momentum.
+
+    A line search by halves: a step that was too long shortens, one that was poisoned all but vanishes.
+    """
+    values = flatten(state.model.tensors)
+    half = state.previous + np.float32(0.5) * (values - state.previous)
+    return replace(
+        state, model=state.model.moved(half), velocity=np.zeros_like(state.velocity), halvings=state.halvings + 1
+    )

@@ -347,7 +347,7 @@ def build_server_app(lead: Callable[[Grid, Context], None]) -> ServerApp:
 
 def _roll_call(grid: Grid, _context: Context) -> None:
     """Ask every node whether it is one of ours. Campaigns are led by `hanse-center`: it has the keys."""
-    request = contents(Request(action="roll-call", announcement=b"", weights=b""))
+    request = contents(Request(action="roll-call", document=b""))
     messages = [Message(request, node, wire.MESSAGE_TYPE) for node in grid.get_node_ids()]
     for reply in grid.send_and_receive(messages, timeout=30.0):
         _log.info("roll call", node=reply.metadata.src_node_id, here=not reply.has_error())

@@ -43,14 +43,40 @@ class School:
         folder = directory / "releases" / f"catalogue-{version}"
         return cls(directory=folder, catalogue_version=version, items=int(card["items"]), model=model)
 
-    def initial_weights(self, popularity: NDArray[np.float64]) -> bytes:
-        """First weights, from the exact counts of the federation: float64[n + 1]."""
+    def counted(self, campaigns: Path, *, without: str = "") -> NDArray[np.float64]:
+        """What all campaigns but one have counted of each row of this catalogue: float64[n + 1].
+
+        Sites count an event once, ever, so what was counted on another catalogue is looked up by the items' names.
+        """
+        total = np.zeros(self.items + 1)
+        row_of: dict[str, int] | None = None
+        for path in sorted(campaigns.glob("*/popularity-*.npy")):
+            if path.parent.name == without:
+                continue
+            counts = np.load(path, allow_pickle=False)
+            version = int(path.stem.partition("-")[2])
+            if version == self.catalogue_version:
+                total += counts
+                continue
+            row_of = row_of or {item.item: row for row, item in enumerate(catalogue.read(self.directory), start=1)}
+            earlier = catalogue.read(self.directory.with_name(f"catalogue-{version}"))
+            rows = np.array([0, *(row_of.get(item.item, 0) for item in earlier)])
+            np.add.at(total, rows, counts)
+        return total
+
+    def initial_weights(self, popularity: NDArray[np.float64], *, campaign: int) -> bytes:
+        """First weights, from the exact counts of the federation.
+
+        Args:
+            popularity: float64[n + 1].
+            campaign: its number. Every campaign begins elsewhere, since a site answers a question once.
+        """
         config = model_weights.SequenceConfig(
             items=self.items,
             embedding_size=self.model.embedding_size,
             history_length=self.model.history_length,
         )
-        rng = np.random.default_rng(self.model.seed)
+        rng = np.random.default_rng((self.model.seed, campaign))
         first = model_weights.initial(config, popularity=popularity, min_support=self.model.min_support, rng=rng)
         return first.to_bytes()
 

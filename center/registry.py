@@ -41,6 +41,7 @@ _SCHEMA: Mapping[str, Mapping[str, Any]] = {
         },
         "pk": "round",
     },
+    "epochs": {"columns": {"epoch": int, "roster_version": int, "opened_ms": int}, "pk": "epoch"},
     "releases": {
         "columns": {"name": str, "kind": str, "version": int, "sha256": str, "card": str, "published_ms": int},
         "pk": "name",
@@ -237,6 +238,24 @@ class Registry:
             )
             assert cursor.lastrowid is not None
             return cursor.lastrowid
+
+    def next_round(self) -> int:
+        """The number that the next round gets, if nobody takes one before."""
+        return int(self._connection.execute("SELECT COALESCE(MAX(round), 0) + 1 FROM rounds").fetchone()[0])
+
+    def begin_epoch(self, *, roster_version: int, now_ms: int) -> int:
+        """Take the next number of a key epoch, durably, before anybody hears of it."""
+        with self._transaction() as db:
+            cursor = db.execute(
+                "INSERT INTO epochs (roster_version, opened_ms) VALUES (?, ?)", (roster_version, now_ms)
+            )
+            assert cursor.lastrowid is not None
+            return cursor.lastrowid
+
+    def campaign_number(self, campaign: str) -> int:
+        """1 for the first campaign of the federation, and so on: the window that its statistics count."""
+        row = self._connection.execute("SELECT rowid FROM campaigns WHERE id = ?", (campaign,)).fetchone()
+        return int(row[0])
 
     def end_round(self, number: int, *, seconds: float, outcome: str, figures: Mapping[str, float]) -> None:
         with self._transaction() as db:

@@ -64,8 +64,8 @@ def release(campaign: str | None, *, directory: Path, settings: CenterSettings) 
     if not folder.state.exists():
         raise BadInputError(f"campaign {row.id} has no weights yet", advice="hanse-center status shows how far it is")
     state = averaging.ServerState.from_bytes(folder.state.read_bytes())
-    popularity = np.load(folder.popularity, allow_pickle=False)
     school = School.open(directory, settings.model, registry=registry)
+    popularity = school.counted(directory / "campaigns")
     exported = export(state.model, school.tokens(), popularity)
     agreement = evaluation.compare(
         exported,

@@ -13,7 +13,8 @@ from typing import Any
 import structlog
 
 from center import admission, learning, road
-from center.campaign import Folder, StoppedError, Surroundings, run_campaign
+from center.calling import Federation, StoppedError
+from center.campaign import Folder, Surroundings, run_campaign
 from center.enrolment import Reception
 from center.flower_app import FlowerCenter
 from center.founding import open_repository, signing
@@ -179,9 +180,8 @@ class _Center:
             run_campaign(
                 row,
                 folder=Folder(path=self._directory / "campaigns" / row.id),
-                around=self._surroundings(),
-                rounds=self._settings.rounds,
-                model=self._settings.model,
+                around=self._surroundings(row),
+                settings=self._settings,
             )
         except StoppedError:
             _log.info("campaign paused", campaign=row.id)
@@ -195,7 +195,7 @@ class _Center:
             _log.info("campaign finished", campaign=row.id)
             _Wake(self._voice)(row.id, now_ms())  # the edges' learners may go to sleep
 
-    def _surroundings(self) -> Surroundings:
+    def _surroundings(self, row: CampaignRow) -> Surroundings:
         def roster() -> Roster:
             current = self._roster()
             if current is None:
@@ -205,18 +205,22 @@ class _Center:
 
         transport = self._flower.transport({})
         school = learning.School.open(self._directory, self._settings.model, registry=self._registry)
-        return Surroundings(
+        federation = Federation(
             roster=roster,
             center_epoch=self._settings.epoch,
             center_key=self._keys.center,
             transport=transport,
             registry=self._registry,
-            catalogue_version=school.catalogue_version,
-            items=school.items,
-            initial=school.initial_weights,
             wake=_Wake(self._voice),
             stopped=self._stop.is_set,
             now_ms=now_ms,
+        )
+        return Surroundings(
+            federation=federation,
+            catalogue_version=school.catalogue_version,
+            items=school.items,
+            counted=lambda: school.counted(self._directory / "campaigns", without=row.id),
+            initial=lambda counts: school.initial_weights(counts, campaign=self._registry.campaign_number(row.id)),
         )
 
 

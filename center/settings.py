@@ -3,11 +3,12 @@
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from pydantic_settings import SettingsConfigDict
 
 from protocol.configuration import Port, Section, Settings
 from protocol.errors import BadInputError
+from protocol.privacy import Privacy, shared_bound
 
 FILE_NAME = "center.toml"
 
@@ -41,15 +42,50 @@ class RoundSettings(Section):
     """How rounds run."""
 
     deadline_seconds: PositiveFloat = 900.0
-    """How long a round waits for its cohort."""
+    """How long a round waits for the updates of its cohort."""
+    step_seconds: PositiveFloat = 120.0
+    """How long edges have for each of the short steps: keys, signatures, shares."""
+    grace_seconds: NonNegativeFloat = 2.0
+    """How long the rest is waited for once enough edges have taken a short step."""
+    straggler_share: NonNegativeFloat = 0.5
+    """Likewise for updates, as a share of the time that enough of them took."""
+    epoch_hours: PositiveFloat = 24.0
+    """How long the keys of an epoch last: who steals them later opens no round of an earlier epoch."""
     gather_seconds: PositiveFloat = 60.0
     """How long a round waits for admitted edges to come online before it starts without them."""
     min_cohort: PositiveInt = 5
     """Smallest cohort that a round is announced to; each edge has its own floor as well."""
     clip: PositiveFloat = 100.0
     """L2 norm that a local update is clipped to."""
+    coordinate_clip: PositiveFloat = 1.0
+    """Largest absolute value of one coordinate of a weighted local update."""
+    word_bits: Annotated[int, Field(ge=8, le=32)] = 32
+    """Width of a word of the update on the wire; fewer bits round more coarsely."""
+    trim: NonNegativeInt = 1
+    """Where the roster has groups: so many of them are left out at each end, coordinate by coordinate."""
+    max_drop: Annotated[float, Field(gt=0, le=1)] = 0.2
+    """A step after which validation NDCG is lower by more than this share is taken back."""
     weight_cap: PositiveInt = 1_000_000
     """Examples of one site that count at most."""
+
+
+class PrivacySettings(Section):
+    """Differential privacy of all events of one user at one site; off unless `noise_multiplier` is set."""
+
+    noise_multiplier: NonNegativeFloat = 0.0
+    """Standard deviation of the noise in every sum, in units of what one user can change; 0: no noise. 1 is strong."""
+    user_clip: PositiveFloat = 1.0
+    """L2 norm that everything one user contributes to a round is clipped to."""
+    colluders: NonNegativeInt = 1
+    """So many edges may leave their noise out, and there is still enough."""
+    users: PositiveInt = 10_000
+    """So many users of one site count at most; the larger, the coarser the words."""
+
+    def announced(self) -> Privacy | None:
+        """What a round's announcement says of it."""
+        if not self.noise_multiplier:
+            return None
+        return Privacy(noise_multiplier=self.noise_multiplier, user_clip=self.user_clip, colluders=self.colluders)
 
 
 class ModelSettings(Section):
@@ -99,8 +135,15 @@ class CenterSettings(Settings):
     superlink: SuperLinkSettings = SuperLinkSettings()
     broker: BrokerSettings = BrokerSettings()
     rounds: RoundSettings = RoundSettings()
+    privacy: PrivacySettings = PrivacySettings()
     model: ModelSettings = ModelSettings()
     gate: GateSettings = GateSettings()
+
+    @property
+    def private_bound(self) -> float | None:
+        """The bound that all words of a round with noise share, or None where there is no noise."""
+        announced = self.privacy.announced()
+        return shared_bound(announced, users=self.privacy.users) if announced else None
 
 
 def load(directory: Path) -> CenterSettings:

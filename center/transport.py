@@ -220,7 +220,12 @@ class GridTransport:
 def contents(request: Request, weights: ArrayRecord | None = None) -> RecordDict:
     """A request as Flower's records; ``weights`` saves making the same record once for each edge."""
     config = ConfigRecord(
-        {wire.FORMAT: wire.FORMAT_VERSION, wire.ACTION: request.action, wire.ANNOUNCEMENT: request.announcement}
+        {
+            wire.FORMAT: wire.FORMAT_VERSION,
+            wire.ACTION: request.action,
+            wire.DOCUMENT: request.document,
+            wire.PAPERS: request.papers,
+        }
     )
     return RecordDict({wire.REQUEST: config, wire.WEIGHTS: _array(request.weights) if weights is None else weights})
 

@@ -335,22 +335,23 @@ def _request(content: RecordDict) -> Request:
     if (
         set(content) != {wire.REQUEST, wire.WEIGHTS}
         or not isinstance(config, ConfigRecord)
-        or set(config) != {wire.FORMAT, wire.ACTION, wire.ANNOUNCEMENT}
+        or set(config) != {wire.FORMAT, wire.ACTION, wire.DOCUMENT, wire.PAPERS}
         or config[wire.FORMAT] != wire.FORMAT_VERSION
         or not isinstance(weights, ArrayRecord)
         or set(weights) != {wire.BYTES}
     ):
         raise MalformedMessageError("the request holds other records than ours")
-    action, announcement, array = config[wire.ACTION], config[wire.ANNOUNCEMENT], weights[wire.BYTES]
-    if not isinstance(action, str) or not isinstance(announcement, bytes):
-        raise MalformedMessageError("the request's action or announcement is not of its type")
+    action, document, papers = config[wire.ACTION], config[wire.DOCUMENT], config[wire.PAPERS]
+    if not isinstance(action, str) or not isinstance(document, bytes) or not isinstance(papers, bytes):
+        raise MalformedMessageError("the request's action, document or papers are not of their type")
+    array = weights[wire.BYTES]
     if (array.dtype, tuple(array.shape), array.stype) != (wire.DTYPE, (len(array.data),), wire.STYPE):
         raise MalformedMessageError("the request's weights are not in our form")
-    return Request(action=action, announcement=announcement, weights=array.data)
+    return Request(action=action, document=document, papers=papers, weights=array.data)
 
 
 def _digest(request: Request) -> bytes:
-    parts = (request.action.encode(), request.announcement, request.weights)
+    parts = (request.action.encode(), request.document, request.papers, request.weights)
     return hashlib.sha256(b"".join(hashlib.sha256(part).digest() for part in parts)).digest()
 
 

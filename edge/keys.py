@@ -9,7 +9,6 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     NoEncryption,
@@ -31,14 +30,12 @@ class Keys:
 
     Attributes:
         identity: Ed25519, signs what the edge says.
-        mask: X25519, agrees on masks with other edges.
         seal: opens content keys of releases.
         node: EC P-384, authenticates the Flower node.
         tls: EC P-256, of the client certificate for the broker.
     """
 
     identity: Ed25519PrivateKey
-    mask: X25519PrivateKey
     seal: SealingKey
     node: ec.EllipticCurvePrivateKey
     tls: ec.EllipticCurvePrivateKey
@@ -47,7 +44,6 @@ class Keys:
     def generate(cls) -> Self:
         return cls(
             identity=Ed25519PrivateKey.generate(),
-            mask=X25519PrivateKey.generate(),
             seal=SealingKey.generate(),
             node=ec.generate_private_key(ec.SECP384R1()),
             tls=ec.generate_private_key(ec.SECP256R1()),
@@ -57,7 +53,6 @@ class Keys:
         """Write each key to a file of its own, mode 0600."""
         pems = {
             "identity": _pem(self.identity),
-            "mask": _pem(self.mask),
             "seal": self.seal.to_bytes(),
             "node": _pem(self.node),
             "tls": _pem(self.tls),
@@ -72,7 +67,7 @@ class Keys:
         Raises:
             BadInputError: a key is missing or damaged.
         """
-        identity, mask = _load(folder / "identity.key"), _load(folder / "mask.key")
+        identity = _load(folder / "identity.key")
         node, tls = _load(folder / "node.key"), _load(folder / "tls.key")
         try:
             seal = SealingKey.from_bytes((folder / "seal.key").read_bytes())
@@ -80,11 +75,10 @@ class Keys:
             raise BadInputError(f"{folder / 'seal.key'} cannot be read: {error}", advice=_RESTORE) from error
         if (
             isinstance(identity, Ed25519PrivateKey)
-            and isinstance(mask, X25519PrivateKey)
             and isinstance(node, ec.EllipticCurvePrivateKey)
             and isinstance(tls, ec.EllipticCurvePrivateKey)
         ):
-            return cls(identity=identity, mask=mask, seal=seal, node=node, tls=tls)
+            return cls(identity=identity, seal=seal, node=node, tls=tls)
         raise BadInputError(f"a key in {folder} is of another kind than its name says", advice=_RESTORE)
 
     def member(self, edge: EdgeId) -> Member:
@@ -92,7 +86,6 @@ class Keys:
         return Member(
             edge=edge,
             identity=self.identity.public_key().public_bytes_raw(),
-            mask=self.mask.public_key().public_bytes_raw(),
             seal=self.seal.public_bytes(),
             node=self.node.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo),
         )
@@ -119,7 +112,7 @@ def load_public(path: Path) -> Ed25519PublicKey:
         raise BadInputError(f"{path} cannot be read: {error}", advice=_RESTORE) from error
 
 
-def _pem(key: Ed25519PrivateKey | X25519PrivateKey | ec.EllipticCurvePrivateKey) -> bytes:
+def _pem(key: Ed25519PrivateKey | ec.EllipticCurvePrivateKey) -> bytes:
     return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
 
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 from pydantic_settings import SettingsConfigDict
 
 from protocol.configuration import Port, Section, Settings
@@ -47,9 +47,21 @@ class PolicySettings(Section):
     """What this site refuses, whatever the center says."""
 
     min_cohort: PositiveInt = 5
-    """Smallest cohort this site is summed with."""
+    """Smallest cohort this site is summed with; 8 is better, since it survives two dropouts."""
+    max_colluders: NonNegativeInt = 1
+    """So many of a cohort may conspire with the center and still learn nothing of this site."""
+    min_honest: PositiveInt = 3
+    """So many honest sites, this one among them, are in every sum at least."""
+    groups: bool = False
+    """Take part where the roster cuts the federation into groups, whose sums the center sees, to trim outliers."""
+    require_noise: bool = False
+    """Refuse rounds without differential privacy."""
     max_clip: PositiveFloat = 200.0
     """Largest L2 norm of an update that an announcement may ask for."""
+    max_weight_cap: PositiveInt = 10_000_000
+    """Largest number of examples of one site that an announcement may let count."""
+    max_move: PositiveFloat = 400.0
+    """Largest L2 norm of the move of the weights from one round of a campaign to the next."""
     max_words: PositiveInt = 50_000_000
     """Longest vector, in words of 4 bytes."""
     rounds_per_day: PositiveInt = 200
@@ -58,6 +70,17 @@ class PolicySettings(Section):
     """What rounds may be for."""
     submodels: tuple[str, ...] = ("recommend",)
     """Whose rounds this site takes part in."""
+
+
+class PrivacySettings(Section):
+    """What the users of this site may spend in rounds under differential privacy."""
+
+    epsilon: PositiveFloat | Literal["unlimited"] = "unlimited"
+    """Training stops before the epsilon of all rounds together exceeds this; `unlimited` keeps books all the same."""
+    delta: Annotated[float, Field(gt=0, lt=1)] = 1e-6
+    """The delta that epsilon is stated at: well below one over the number of users."""
+    users_share: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Share of the users that take part in a private training round, by chance: each costs a pass of its own."""
 
 
 class TrainingSettings(Section):
@@ -89,6 +112,7 @@ class EdgeSettings(Settings):
     center: CenterSettings
     serving: ServingSettings = ServingSettings()
     policy: PolicySettings = PolicySettings()
+    privacy: PrivacySettings = PrivacySettings()
     training: TrainingSettings = TrainingSettings()
     store: StoreSettings = StoreSettings()
 

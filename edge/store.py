@@ -36,7 +36,7 @@ _PURCHASE_COUNTS = """
     SELECT items.name, COUNT(*), COUNT(DISTINCT time_ms), MAX(time_ms) FROM events JOIN items ON items.id = item
     WHERE user = (SELECT id FROM users WHERE name = ?) AND type <= 4 AND item IS NOT NULL AND type = 4 GROUP BY item"""
 _BEHAVIOUR = """
-    SELECT user, item, time_ms, type FROM events WHERE type <= 4 AND item IS NOT NULL ORDER BY user, time_ms, id"""
+    SELECT user, item, time_ms, type, id FROM events WHERE type <= 4 AND item IS NOT NULL ORDER BY user, time_ms, id"""
 _ADD_EVENT = """
     INSERT INTO events (event_id, type, user, item, time_ms, quantity, session, rec_id, query)
     VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (event_id) DO NOTHING"""
@@ -71,6 +71,7 @@ class Past:
         item: int64[n], the store's keys.
         time_ms: int64[n].
         purchased: bool[n]; False: viewed, clicked or put into the cart only.
+        event: int64[n], numbers that rise in the order in which events arrived.
     """
 
     item: NDArray[np.int64]
@@ -93,6 +94,7 @@ class Behaviour:
     item: NDArray[np.int64]
     time_ms: NDArray[np.int64]
     purchased: NDArray[np.bool_]
+    event: NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -182,8 +184,8 @@ class Store:
     def behaviour(self) -> Behaviour:
         """All positive events by user and time, read in the order of the covering index."""
         with self._plainly():
-            user, item, time_ms, kind = _columns(self._reader().execute(_BEHAVIOUR), 4)
-        return Behaviour(user=user, item=item, time_ms=time_ms, purchased=kind == PURCHASE)
+            user, item, time_ms, kind, event = _columns(self._reader().execute(_BEHAVIOUR), 5)
+        return Behaviour(user=user, item=item, time_ms=time_ms, purchased=kind == PURCHASE, event=event)
 
     def item_names(self, *, after: int = 0) -> dict[int, str]:
         """Names of all items ever listed or seen in an event, by key; only keys above `after`."""

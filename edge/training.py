@@ -99,6 +99,7 @@ def train(
     *,
     lesson: Lesson,
     seed: int,
+    validation_seed: int = 0,
     stop: Callable[[], bool] = lambda: False,
 ) -> LocalUpdate:
     """Learn from a site's sequences, starting from these weights.
@@ -106,12 +107,13 @@ def train(
     Args:
         tokens: int32[n + 1, t] from `content.token_table` of the shared catalogue.
         seed: of sampling and dropout.
+        validation_seed: of the choice of users to validate on; alike in two rounds that are to be compared.
         stop: asked before each step; true ends training early.
     """
     rng = np.random.default_rng(seed)
     torch.manual_seed(seed)
     held = _Baskets.of(sequences)
-    ndcg, recall = _validate(weights, tokens, sequences, held, rng=rng)
+    ndcg, recall = _validate(weights, tokens, sequences, held, rng=np.random.default_rng(validation_seed))
     model = SasRec(weights, tokens).train()
     optimizer = torch.optim.Adam(model.parameters(), lr=lesson.learning_rate)
     sampler = _Negatives.of(item_counts(sequences.rows.astype(np.int64), items=weights.config.items))

@@ -103,6 +103,8 @@ class Manifest:
             raise MalformedMessageError(f"the manifest lists no {CARD}")
         if manifest.total_bytes > MAX_TOTAL_BYTES:
             raise MalformedMessageError(f"a release of {manifest.total_bytes} bytes is too large")
+        if manifest.to_bytes() != data:
+            raise MalformedMessageError("not a manifest as we write it")
         return manifest
 
 

@@ -75,7 +75,7 @@ class BundleCard:
                 "files": dict(files),
                 **rest,
             } if not rest and all(isinstance(settings, dict) for settings in submodels.values()):
-                return cls(
+                card = cls(
                     version=version,
                     federation=_federation(federation),
                     created_ms=created_ms,
@@ -88,6 +88,9 @@ class BundleCard:
                 )
             case _:
                 raise MalformedMessageError("not the card of a bundle of format 1")
+        if card.to_bytes() != data:  # a field more in one of the inner objects, or a 1 that is written true
+            raise MalformedMessageError("not the card of a bundle as we write it")
+        return card
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,9 +136,12 @@ class CatalogueCard:
                 "files": dict(files),
                 **rest,
             } if not rest and items >= 0 and bytes_unpacked >= 0:
-                return cls(version=version, items=items, bytes_unpacked=bytes_unpacked, files=_files_from_json(files))
+                card = cls(version=version, items=items, bytes_unpacked=bytes_unpacked, files=_files_from_json(files))
             case _:
                 raise MalformedMessageError("not the card of a catalogue of format 1")
+        if card.to_bytes() != data:
+            raise MalformedMessageError("not the card of a catalogue as we write it")
+        return card
 
 
 Card = BundleCard | CatalogueCard

@@ -121,20 +121,22 @@ class EnrolmentRequest:
             case {
                 "content": {"member": member, "certificate_request": str(csr), **more} as content,
                 "proof": str(proof),
-            }:
+                **rest,
+            } if not more and not rest:
                 request = cls(member=Member.from_json(member), certificate_request=csr)
             case _:
                 raise MalformedMessageError("not an enrolment request")
-        if more:
-            raise MalformedMessageError("not an enrolment request")
         _check_proof(request.member, content, proof)
         return request
 
 
 def _check_proof(member: Member, content: Any, proof: str) -> None:
     try:
+        raw = bytes.fromhex(proof)
+        if raw.hex() != proof:
+            raise MalformedMessageError("a proof is written in lower-case hexadecimal")
         key = Ed25519PublicKey.from_public_bytes(member.identity)
-        key.verify(bytes.fromhex(proof), _PROOF_LABEL + canonical.encode(content))
+        key.verify(raw, _PROOF_LABEL + canonical.encode(content))
     except (ValueError, InvalidSignature) as error:
         raise BadSignatureError("the proof does not fit the identity key") from error
 

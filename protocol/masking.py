@@ -1,43 +1,78 @@
 """Masks that vanish in the sum (SPEC 5).
 
-A mask is the AES-256-CTR keystream of a 32-byte seed, read as little-endian words and added modulo 2**32. It is
-expanded chunk by chunk into one reused buffer: a buffer as large as the vector would spend most of its time in page
-faults.
+A mask is the AES-256-CTR keystream of a 32-byte seed, first counter block zero, read as little-endian 32-bit words and
+added modulo 2**32. It is expanded chunk by chunk into one reused buffer: a buffer as large as the vector would spend
+most of its time in page faults.
 """
 
+from collections.abc import Iterable
 from enum import IntEnum
 
 import numpy as np
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.ciphers import Cipher
 from cryptography.hazmat.primitives.ciphers.algorithms import AES256
 from cryptography.hazmat.primitives.ciphers.modes import CTR
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from numpy.typing import NDArray
 
 SEED_BYTES = 32
-_CHUNK_WORDS = 1 << 18  # 1 MiB: stays in the second-level cache while it is encrypted and added
-_MASK_LABEL = b"hanse/1 pairwise mask"
+CHUNK_WORDS = 1 << 16  # 256 KiB: words, mask and zeros stay together in the second-level cache
+_ZEROS = bytes(4 * CHUNK_WORDS)
 
 
 class Sign(IntEnum):
-    """Of two edges the one whose name sorts first adds the mask, the other takes it away."""
+    """Whether a mask is added or taken away."""
 
     ADD = 1
     SUBTRACT = -1
 
 
-def pairwise_seed(mine: X25519PrivateKey, theirs: bytes, *, announcement: bytes) -> bytes:
-    """The seed that both ends of a pair derive for one round and nobody else can (SPEC 5.1).
+class Keystream:
+    """The bytes that a seed stands for, read in order."""
 
-    Args:
-        mine: this edge's X25519 key.
-        theirs: the other edge's, 32 bytes, from the roster.
-        announcement: 32 bytes, the digest of what both were told; told differently, they derive different seeds.
-    """
-    shared = mine.exchange(X25519PublicKey.from_public_bytes(theirs))
-    return HKDF(algorithm=SHA256(), length=SEED_BYTES, salt=announcement, info=_MASK_LABEL).derive(shared)
+    def __init__(self, seed: bytes) -> None:
+        # A constant first block is safe: a seed serves one purpose of one round, so no key is ever used twice.
+        self._cipher = Cipher(AES256(seed), CTR(bytes(16))).encryptor()
+
+    def read_into(self, buffer: memoryview) -> None:
+        """Fill a contiguous buffer of bytes with the next part of the stream. Other threads run meanwhile."""
+        for start in range(0, len(buffer), len(_ZEROS)):
+            part = buffer[start : start + len(_ZEROS)]
+            self._cipher.update_into(memoryview(_ZEROS)[: len(part)], part)
+
+
+def keystream(seed: bytes, size: int) -> bytes:
+    """The first `size` bytes that a seed stands for."""
+    stream = bytearray(size)
+    Keystream(seed).read_into(memoryview(stream))
+    return bytes(stream)
+
+
+class Masks:
+    """Several masks, each at the same place of its stream; each call goes on where the last one stopped."""
+
+    def __init__(self, masks: Iterable[tuple[bytes, Sign]]) -> None:
+        self._streams = [(Keystream(seed), sign) for seed, sign in masks]
+        self._buffer = bytearray(len(_ZEROS))
+
+    def apply(self, words: NDArray[np.uint32]) -> None:
+        """Put the next words of every mask on, in place.
+
+        Args:
+            words: uint32[m], contiguous; changed in place.
+        """
+        for start in range(0, len(words), CHUNK_WORDS):
+            part = words[start : start + CHUNK_WORDS]
+            self._apply_to_chunk(part)
+
+    def _apply_to_chunk(self, part: NDArray[np.uint32]) -> None:
+        buffer = memoryview(self._buffer)[: part.nbytes]
+        mask = np.frombuffer(buffer, dtype="<u4")
+        for stream, sign in self._streams:
+            stream.read_into(buffer)
+            if sign is Sign.ADD:
+                np.add(part, mask, out=part)
+            else:
+                np.subtract(part, mask, out=part)
 
 
 def apply_mask(words: NDArray[np.uint32], seed: bytes, sign: Sign) -> None:
@@ -45,19 +80,17 @@ def apply_mask(words: NDArray[np.uint32], seed: bytes, sign: Sign) -> None:
 
     Args:
         words: uint32[d], contiguous; changed in place.
-        seed: 32 bytes, used for this one mask only.
+        seed: 32 bytes.
         sign: which end of the pair we are.
     """
-    # A constant nonce is safe: HKDF over the announcement gives every round and pair a key of its own.
-    stream = Cipher(AES256(seed), CTR(bytes(16))).encryptor()
-    zeros = bytes(4 * min(_CHUNK_WORDS, len(words)))
-    keystream = bytearray(len(zeros))
-    for start in range(0, len(words), _CHUNK_WORDS):
-        part = words[start : start + _CHUNK_WORDS]
-        size = part.nbytes
-        stream.update_into(memoryview(zeros)[:size], memoryview(keystream)[:size])
-        mask = np.frombuffer(keystream, dtype="<u4", count=len(part))
-        if sign is Sign.ADD:
-            np.add(part, mask, out=part)
-        else:
-            np.subtract(part, mask, out=part)
+    apply_masks(words, [(seed, sign)])
+
+
+def apply_masks(words: NDArray[np.uint32], masks: Iterable[tuple[bytes, Sign]]) -> None:
+    """Add or take away many masks in one pass over the words, in place, modulo 2**32.
+
+    Args:
+        words: uint32[d], contiguous; changed in place.
+        masks: 32-byte seeds, each used once.
+    """
+    Masks(masks).apply(words)

@@ -1,194 +1,83 @@
-"""The messages of a round, one encoding each (SPEC 3)."""
+"""What edges and center say to each other after an announcement, one binary encoding each (SPEC 3.3-3.8).
 
-import hashlib
-import math
-import struct
-from dataclasses import dataclass, field
-from enum import StrEnum
-from typing import Any, Self
+MaskedUpdate         edge: my vector under its masks, and shares of the masks, sealed to the others
+Survivors            center: these are in the sum
+SurvivorSignature    edge: I have been told this set and will know no other
+UnmaskRequest        center: so many have signed the same set; here are the shares that were sealed to you
+Unmasking            edge: the shares that open this sum and no other
+Abandonment          edge: I will never help to open this round
+"""
 
-import numpy as np
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Self, TypeVar
+
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
-from numpy.typing import NDArray
 
 from protocol import canonical
-from protocol.errors import BadInputError, BadSignatureError, MalformedMessageError
-from protocol.fixed_point import Layout, Segment, words_of
-from protocol.identity import EdgeId, FederationId, Label, check, edge_id, open_document, sign, sign_document
+from protocol.binary import Reader, Writer
+from protocol.errors import BadInputError, MalformedMessageError
+from protocol.identity import EdgeId, Label, check, edge_id, open_document, sign, sign_document
 
-_MAGIC = b"HMU1"
-_DIGEST_BYTES = 32
-_SIGNATURE_BYTES = 64
-_MOST_WORDS = 1 << 28
-
-
-class Purpose(StrEnum):
-    """What a round is for. Each purpose has one meaning at the edge; there is no other code to run."""
-
-    POPULARITY = "popularity"
-    TRAIN = "train"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Announcement:
-    """Everything a round depends on, told alike to every edge of its cohort (SPEC 3.1).
-
-    Attributes:
-        round: strictly increasing over the life of a federation; an edge answers each number at most once.
-        cohort: the edges asked, sorted, each once.
-        roster_version: the roster that their keys come from.
-        submodel: whose weights these are, such as ``recommend``.
-        weights_sha256: 32 bytes, of the weights that the edge must have loaded.
-        layout: the segments of the vector that is summed.
-        clip: L2 norm that a local update is clipped to.
-        weight_cap: examples of one edge that count at most; weights are ``min(examples, cap) / cap``.
-        deadline_ms: UTC; an answer after it is late.
-        center_epoch: the fencing token of the center that leads; a center that returns from the dead has a lower one.
-        training: how to train, numbers by name; the edge's own limits stand above them.
-    """
-
-    federation: FederationId
-    campaign: str
-    round: int
-    roster_version: int
-    center_epoch: int
-    cohort: tuple[EdgeId, ...]
-    purpose: Purpose
-    submodel: str
-    weights_sha256: bytes
-    layout: Layout
-    clip: float
-    weight_cap: int
-    deadline_ms: int
-    training: dict[str, float] = field(default_factory=dict)
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "federation": self.federation,
-            "campaign": self.campaign,
-            "round": self.round,
-            "roster_version": self.roster_version,
-            "center_epoch": self.center_epoch,
-            "cohort": list(self.cohort),
-            "purpose": self.purpose.value,
-            "submodel": self.submodel,
-            "weights_sha256": self.weights_sha256.hex(),
-            "layout": [segment.to_json() for segment in self.layout],
-            "clip": float(self.clip),
-            "weight_cap": self.weight_cap,
-            "deadline_ms": self.deadline_ms,
-            "training": {name: float(number) for name, number in self.training.items()},
-        }
-
-    @classmethod
-    def from_json(cls, value: Any) -> Self:
-        """Decode, refusing anything that is not exactly an announcement.
-
-        Raises:
-            MalformedMessageError: a field is missing, unknown or of another type.
-        """
-        if not isinstance(value, dict) or set(value) != set(_FIELDS):
-            raise MalformedMessageError("an announcement has other fields")
-        for name, kind in _FIELDS.items():
-            if not isinstance(value[name], kind) or isinstance(value[name], bool):
-                raise MalformedMessageError(f"an announcement's {name} is not of its type")
-        try:
-            announcement = cls(
-                federation=FederationId(value["federation"]),
-                campaign=value["campaign"],
-                round=value["round"],
-                roster_version=value["roster_version"],
-                center_epoch=value["center_epoch"],
-                cohort=tuple(edge_id(name) for name in value["cohort"]),
-                purpose=Purpose(value["purpose"]),
-                submodel=value["submodel"],
-                weights_sha256=bytes.fromhex(value["weights_sha256"]),
-                layout=tuple(Segment.from_json(segment) for segment in value["layout"]),
-                clip=value["clip"],
-                weight_cap=value["weight_cap"],
-                deadline_ms=value["deadline_ms"],
-                training=value["training"],
-            )
-        except (BadInputError, TypeError, ValueError) as error:
-            raise MalformedMessageError(f"an announcement cannot be read: {error}") from error
-        announcement._check_ranges()
-        return announcement
-
-    def _check_ranges(self) -> None:
-        if list(self.cohort) != sorted(set(self.cohort)):
-            raise MalformedMessageError("a cohort stands sorted, each edge once")
-        # A number that could be written in two ways would give one announcement two digests.
-        if not all(isinstance(number, float) for number in self.training.values()):
-            raise MalformedMessageError("training parameters are written as floats")
-        if len({segment.name for segment in self.layout}) != len(self.layout) or not self.layout:
-            raise MalformedMessageError("the segments of a layout have different names")
-        if not (math.isfinite(self.clip) and self.clip > 0 and self.weight_cap > 0 and self.round > 0):
-            raise MalformedMessageError("clip, weight cap and round number are positive")
-        if len(self.weights_sha256) != _DIGEST_BYTES:
-            raise MalformedMessageError("the weights digest has 32 bytes")
-        if words_of(self.layout) > _MOST_WORDS:
-            raise MalformedMessageError(f"a vector has at most {_MOST_WORDS} words")
-
-    def sign(self, key: Ed25519PrivateKey) -> bytes:
-        return sign_document(Label.ANNOUNCEMENT, self.to_json(), key=key)
-
-    @classmethod
-    def open(cls, data: bytes, *, key: Ed25519PublicKey) -> Self:
-        """Check the center's signature and decode.
-
-        Raises:
-            MalformedMessageError: not an announcement.
-            BadSignatureError: not signed by the center.
-        """
-        return cls.from_json(open_document(Label.ANNOUNCEMENT, data, key=key))
-
-    def digest(self) -> bytes:
-        """A: 32 bytes that masks and signatures of the round are bound to (SPEC 3.2)."""
-        return hashlib.sha256(canonical.encode(self.to_json())).digest()
-
-
-_FIELDS: dict[str, type] = {
-    "federation": str,
-    "campaign": str,
-    "round": int,
-    "roster_version": int,
-    "center_epoch": int,
-    "cohort": list,
-    "purpose": str,
-    "submodel": str,
-    "weights_sha256": str,
-    "layout": list,
-    "clip": float,
-    "weight_cap": int,
-    "deadline_ms": int,
-    "training": dict,
-}
+DIGEST_BYTES = 32
+SIGNATURE_BYTES = 64
+SHARE_BYTES = 32
+T = TypeVar("T")
+SEALED_BYTES = SHARE_BYTES + 16
+"""A share and the tag of AES-256-GCM."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class MaskedUpdate:
     """One edge's contribution to one round, hidden under its masks (SPEC 3.3).
 
+    The secrets of an edge are numbered like the cohort: at its own place the seed of its own mask, at each other place
+    the seed that it shares with that edge.
+
     Attributes:
         announcement: 32 bytes, the digest of the announcement that it answers.
         edge: who says so.
-        words: uint32[d], the encoded update plus masks, modulo 2**32.
+        packed: the words of the masked vector, as `protocol.packing` writes them.
+        commitments: 32 bytes for each secret.
+        sealed: for each other edge in order, for each secret in order, 48 bytes: its share, sealed to that edge.
         signature: 64 bytes by the edge's identity key over all of the above.
     """
 
     announcement: bytes
     edge: EdgeId
-    words: NDArray[np.uint32]
+    packed: bytes | memoryview
+    commitments: tuple[bytes, ...]
+    sealed: bytes | memoryview
     signature: bytes
 
     @classmethod
-    def signed(cls, *, announcement: bytes, edge: EdgeId, words: NDArray[np.uint32], key: Ed25519PrivateKey) -> Self:
-        signature = sign(Label.MASKED_UPDATE, _signed_part(announcement, edge, words), key=key)
-        return cls(announcement=announcement, edge=edge, words=words, signature=signature)
+    def signed(
+        cls,
+        *,
+        announcement: bytes,
+        edge: EdgeId,
+        packed: bytes,
+        commitments: Sequence[bytes],
+        sealed: bytes,
+        key: Ed25519PrivateKey,
+    ) -> Self:
+        body = _signed_part(announcement, edge, packed, commitments, sealed)
+        signature = sign(Label.MASKED_UPDATE, body, key=key)
+        return cls(
+            announcement=announcement,
+            edge=edge,
+            packed=packed,
+            commitments=tuple(commitments),
+            sealed=sealed,
+            signature=signature,
+        )
 
     def to_bytes(self) -> bytes:
-        head = _head(self.announcement, self.edge, len(self.words))
-        return head + self.words.astype("<u4", copy=False).tobytes() + self.signature
+        writer = Writer(_UPDATE).put(self.announcement).edge(self.edge)
+        writer.number(len(self.packed)).put(self.packed)
+        writer.number(len(self.commitments)).put(b"".join(self.commitments))
+        return writer.put(self.sealed).put(self.signature).bytes()
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Self:
@@ -197,21 +86,22 @@ class MaskedUpdate:
         Raises:
             MalformedMessageError: another kind of message, cut short, or with something behind it.
         """
-        shortest = len(_MAGIC) + _DIGEST_BYTES + 1
-        if len(data) < shortest or data[: len(_MAGIC)] != _MAGIC:
-            raise MalformedMessageError("not a masked update")
-        announcement = data[len(_MAGIC) : len(_MAGIC) + _DIGEST_BYTES]
-        name_end = shortest + data[shortest - 1]
-        try:
-            edge = edge_id(data[shortest:name_end].decode("ascii"))
-            (count,) = struct.unpack_from("<I", data, name_end)
-        except (UnicodeDecodeError, BadInputError, struct.error) as error:
-            raise MalformedMessageError("not a masked update") from error
-        start = name_end + 4
-        if len(data) != start + 4 * count + _SIGNATURE_BYTES:
-            raise MalformedMessageError(f"a masked update of {count} words has another length than {len(data)} bytes")
-        words = np.frombuffer(data, dtype="<u4", count=count, offset=start)
-        return cls(announcement=announcement, edge=edge, words=words, signature=data[-_SIGNATURE_BYTES:])
+        reader = Reader(data, magic=_UPDATE)
+        announcement, edge = reader.take(DIGEST_BYTES), reader.edge()
+        packed = reader.view(reader.number())
+        edges = reader.number()
+        commitments = tuple(reader.take(DIGEST_BYTES) for _ in range(edges))
+        sealed = reader.view(max(edges - 1, 0) * edges * SEALED_BYTES)
+        signature = reader.take(SIGNATURE_BYTES)
+        reader.end()
+        return cls(
+            announcement=announcement,
+            edge=edge,
+            packed=packed,
+            commitments=commitments,
+            sealed=sealed,
+            signature=signature,
+        )
 
     def check(self, key: Ed25519PublicKey) -> None:
         """Is it really this edge's?
@@ -219,18 +109,263 @@ class MaskedUpdate:
         Raises:
             BadSignatureError: the signature does not fit.
         """
+        body = _signed_part(self.announcement, self.edge, self.packed, self.commitments, self.sealed)
+        check(Label.MASKED_UPDATE, body, self.signature, key=key)
+
+
+def _signed_part(
+    announcement: bytes,
+    edge: EdgeId,
+    packed: bytes | memoryview,
+    commitments: Sequence[bytes],
+    sealed: bytes | memoryview,
+) -> bytes:
+    """Digests of the long parts: signing megabytes costs ten times the hash."""
+    writer = Writer(_UPDATE).put(announcement).edge(edge)
+    writer.put(sha256(packed).digest()).number(len(commitments)).put(b"".join(commitments))
+    return writer.put(sha256(sealed).digest()).bytes()
+
+
+def sealed_share(sealed: bytes | memoryview, *, edges: int, dealer: int, receiver: int, secret: int) -> bytes:
+    """The share of one secret that a dealer sealed to a receiver; all three are places in the cohort."""
+    row = receiver - (receiver > dealer)  # a dealer seals nothing to itself
+    start = (row * edges + secret) * SEALED_BYTES
+    return bytes(sealed[start : start + SEALED_BYTES])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Survivors:
+    """Whose updates are in the sum, signed by the center (SPEC 3.4).
+
+    Attributes:
+        edges: sorted, each once.
+    """
+
+    announcement: bytes
+    edges: tuple[EdgeId, ...]
+
+    def sign(self, key: Ed25519PrivateKey) -> bytes:
+        content = {"announcement": self.announcement.hex(), "survivors": list(self.edges)}
+        return sign_document(Label.SURVIVORS, content, key=key)
+
+    @classmethod
+    def open(cls, data: bytes, *, key: Ed25519PublicKey) -> Self:
+        """Check the center's signature and decode.
+
+        Raises:
+            MalformedMessageError, BadSignatureError: no survivor set, or not this center's.
+        """
+        match open_document(Label.SURVIVORS, data, key=key):
+            case {"announcement": str(digest), "survivors": list(names), **rest} if not rest:
+                pass
+            case _:
+                raise MalformedMessageError("not a survivor set")
         try:
-            check(Label.MASKED_UPDATE, _signed_part(self.announcement, self.edge, self.words), self.signature, key=key)
-        except BadSignatureError as error:
-            raise BadSignatureError(f"the masked update in the name of {self.edge} is not signed by it") from error
+            announcement, edges = bytes.fromhex(digest), tuple(edge_id(name) for name in names)
+        except (TypeError, ValueError, BadInputError) as error:
+            raise MalformedMessageError(f"a survivor set cannot be read: {error}") from error
+        if list(edges) != sorted(set(edges)) or len(announcement) != DIGEST_BYTES or announcement.hex() != digest:
+            raise MalformedMessageError("survivors stand sorted, each once, under the digest of an announcement")
+        return cls(announcement=announcement, edges=edges)
+
+    def digest(self) -> bytes:
+        """32 bytes that signatures and unmaskings name the set by."""
+        return sha256(canonical.encode(list(self.edges))).digest()
 
 
-def _head(announcement: bytes, edge: EdgeId, count: int) -> bytes:
-    name = edge.encode("ascii")
-    return _MAGIC + announcement + bytes([len(name)]) + name + struct.pack("<I", count)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SurvivorSignature:
+    """One edge's word that it was told this survivor set for this round (SPEC 3.5)."""
+
+    announcement: bytes
+    edge: EdgeId
+    survivors: bytes
+    signature: bytes
+
+    @classmethod
+    def signed(cls, survivors: Survivors, *, edge: EdgeId, key: Ed25519PrivateKey) -> Self:
+        body = _survivor_part(survivors.announcement, edge, survivors.digest())
+        signature = sign(Label.SURVIVOR_SIGNATURE, body, key=key)
+        return cls(announcement=survivors.announcement, edge=edge, survivors=survivors.digest(), signature=signature)
+
+    def to_bytes(self) -> bytes:
+        return _survivor_part(self.announcement, self.edge, self.survivors) + self.signature
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Self:
+        """Decode.
+
+        Raises:
+            MalformedMessageError: not a survivor signature.
+        """
+        reader = Reader(data, magic=_SIGNATURE)
+        announcement, edge, survivors = reader.take(DIGEST_BYTES), reader.edge(), reader.take(DIGEST_BYTES)
+        signature = reader.take(SIGNATURE_BYTES)
+        reader.end()
+        return cls(announcement=announcement, edge=edge, survivors=survivors, signature=signature)
+
+    def check(self, key: Ed25519PublicKey) -> None:
+        """Is it really this edge's?
+
+        Raises:
+            BadSignatureError: the signature does not fit.
+        """
+        body = _survivor_part(self.announcement, self.edge, self.survivors)
+        check(Label.SURVIVOR_SIGNATURE, body, self.signature, key=key)
 
 
-def _signed_part(announcement: bytes, edge: EdgeId, words: NDArray[np.uint32]) -> bytes:
-    """The head and the digest of the words: signing megabytes costs ten times the hash."""
-    body = hashlib.sha256(np.ascontiguousarray(words, dtype="<u4").data).digest()
-    return _head(announcement, edge, len(words)) + body
+def _survivor_part(announcement: bytes, edge: EdgeId, survivors: bytes) -> bytes:
+    return Writer(_SIGNATURE).put(announcement).edge(edge).put(survivors).bytes()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnmaskRequest:
+    """What an edge must see before it opens anything, and the shares that were sealed to it (SPEC 3.6).
+
+    Attributes:
+        signatures: of distinct survivors, over the same set.
+        sealed: dealer -> its sealed shares for this edge, in order: of its own mask, then of its mask with each edge
+            that is not in the set.
+    """
+
+    signatures: Mapping[EdgeId, bytes]
+    sealed: Mapping[EdgeId, tuple[bytes, ...]]
+
+    def to_bytes(self) -> bytes:
+        writer = Writer(_REQUEST).number(len(self.signatures))
+        for edge, signature in sorted(self.signatures.items()):
+            writer.edge(edge).put(signature)
+        writer.number(len(self.sealed))
+        for edge, shares in sorted(self.sealed.items()):
+            writer.edge(edge).number(len(shares)).put(b"".join(shares))
+        return writer.bytes()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Self:
+        """Decode.
+
+        Raises:
+            MalformedMessageError: not a request to unmask.
+        """
+        reader = Reader(data, magic=_REQUEST)
+        signatures = _by_edge(reader, lambda: reader.take(SIGNATURE_BYTES))
+        sealed = _by_edge(reader, lambda: tuple(reader.take(SEALED_BYTES) for _ in range(reader.number())))
+        reader.end()
+        return cls(signatures=signatures, sealed=sealed)
+
+
+def _by_edge(reader: Reader, read: Callable[[], T]) -> dict[EdgeId, T]:
+    found: list[tuple[EdgeId, T]] = []
+    for _ in range(reader.number()):
+        edge = reader.edge()
+        found.append((edge, read()))
+    names = [edge for edge, _ in found]
+    if names != sorted(set(names)):
+        raise MalformedMessageError("the edges of a request to unmask stand sorted, each once")
+    return dict(found)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unmasking:
+    """One edge's shares of what opens this sum (SPEC 3.7).
+
+    Attributes:
+        survivors: 32 bytes, the digest of the set it signed.
+        shares: for each survivor in order, 32 bytes each: of its own mask, then of its mask with each edge that is
+            not in the set.
+    """
+
+    announcement: bytes
+    edge: EdgeId
+    survivors: bytes
+    shares: tuple[bytes, ...]
+    signature: bytes
+
+    @classmethod
+    def signed(
+        cls, *, announcement: bytes, edge: EdgeId, survivors: bytes, shares: Sequence[bytes], key: Ed25519PrivateKey
+    ) -> Self:
+        body = _unmasking_part(announcement, edge, survivors, shares)
+        return cls(
+            announcement=announcement,
+            edge=edge,
+            survivors=survivors,
+            shares=tuple(shares),
+            signature=sign(Label.UNMASKING, body, key=key),
+        )
+
+    def to_bytes(self) -> bytes:
+        return _unmasking_part(self.announcement, self.edge, self.survivors, self.shares) + self.signature
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Self:
+        """Decode.
+
+        Raises:
+            MalformedMessageError: not an unmasking.
+        """
+        reader = Reader(data, magic=_UNMASKING)
+        announcement, edge, survivors = reader.take(DIGEST_BYTES), reader.edge(), reader.take(DIGEST_BYTES)
+        shares = tuple(reader.take(SHARE_BYTES) for _ in range(reader.number()))
+        signature = reader.take(SIGNATURE_BYTES)
+        reader.end()
+        return cls(announcement=announcement, edge=edge, survivors=survivors, shares=shares, signature=signature)
+
+    def check(self, key: Ed25519PublicKey) -> None:
+        """Is it really this edge's?
+
+        Raises:
+            BadSignatureError: the signature does not fit.
+        """
+        body = _unmasking_part(self.announcement, self.edge, self.survivors, self.shares)
+        check(Label.UNMASKING, body, self.signature, key=key)
+
+
+def _unmasking_part(announcement: bytes, edge: EdgeId, survivors: bytes, shares: Sequence[bytes]) -> bytes:
+    writer = Writer(_UNMASKING).put(announcement).edge(edge).put(survivors)
+    return writer.number(len(shares)).put(b"".join(shares)).bytes()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Abandonment:
+    """One edge's word that it has opened nothing of this round and never will (SPEC 3.8)."""
+
+    announcement: bytes
+    edge: EdgeId
+    signature: bytes
+
+    @classmethod
+    def signed(cls, announcement: bytes, *, edge: EdgeId, key: Ed25519PrivateKey) -> Self:
+        body = Writer(_ABANDONMENT).put(announcement).edge(edge).bytes()
+        return cls(announcement=announcement, edge=edge, signature=sign(Label.ABANDONMENT, body, key=key))
+
+    def to_bytes(self) -> bytes:
+        return Writer(_ABANDONMENT).put(self.announcement).edge(self.edge).put(self.signature).bytes()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Self:
+        """Decode.
+
+        Raises:
+            MalformedMessageError: not an abandonment.
+        """
+        reader = Reader(data, magic=_ABANDONMENT)
+        announcement, edge, signature = reader.take(DIGEST_BYTES), reader.edge(), reader.take(SIGNATURE_BYTES)
+        reader.end()
+        return cls(announcement=announcement, edge=edge, signature=signature)
+
+    def check(self, key: Ed25519PublicKey) -> None:
+        """Is it really this edge's?
+
+        Raises:
+            BadSignatureError: the signature does not fit.
+        """
+        body = Writer(_ABANDONMENT).put(self.announcement).edge(self.edge).bytes()
+        check(Label.ABANDONMENT, body, self.signature, key=key)
+
+
+_UPDATE = b"HMU2"
+_SIGNATURE = b"HSS1"
+_REQUEST = b"HUQ1"
+_UNMASKING = b"HUN1"
+_ABANDONMENT = b"HAB1"

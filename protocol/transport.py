@@ -5,6 +5,7 @@ The carrier is Flower today. It sees bytes: what they mean is said in `protocol.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Protocol
 
 from protocol.identity import EdgeId
@@ -19,14 +20,28 @@ WEIGHTS = "weights"
 REPLY = "reply"
 FORMAT = "format"
 ACTION = "action"
-ANNOUNCEMENT = "announcement"
+DOCUMENT = "document"
+PAPERS = "papers"
 BYTES = "bytes"
 DTYPE = "uint8"
 STYPE = "hanse/1"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 REFUSED = 100
 """Flower error code of an edge that read the request and refuses; its reason is one line for a person."""
+
+
+class Action(StrEnum):
+    """What the center can ask: the three steps of an epoch, the three of a round, the two of giving one up."""
+
+    PREKEY = "prekey"
+    DEAL_ROOTS = "deal-roots"
+    KEEP_ROOTS = "keep-roots"
+    MASKED_UPDATE = "masked-update"
+    SIGN_SURVIVORS = "sign-survivors"
+    UNMASK = "unmask"
+    ABANDON = "abandon"
+    REOPEN = "reopen"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,14 +49,16 @@ class Request:
     """What the center asks of one edge.
 
     Attributes:
-        action: which part of the round this is, such as ``masked-update``.
-        announcement: the signed announcement, bound to everything below it.
+        action: an `Action`, as text: an edge may be older than the center.
+        document: signed by the center: the call to an epoch, the announcement or the survivor set.
+        papers: what other edges have signed or sealed, handed on.
         weights: the weights to start from, in the encoding that the announcement's digest is over; may be empty.
     """
 
     action: str
-    announcement: bytes
-    weights: bytes
+    document: bytes
+    papers: bytes = b""
+    weights: bytes = b""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -99,7 +99,7 @@ def public(key: ec.EllipticCurvePrivateKey) -> bytes:
 
 
 def echo(request: Request) -> Reply:
-    return Reply(body=request.announcement + request.weights)
+    return Reply(body=request.document + request.weights)
 
 
 class Crew:
@@ -153,7 +153,7 @@ class Crew:
 
 def ask(transport: GridTransport, *edges: EdgeId, timeout: float = 30.0, weights: bytes = b"") -> dict[EdgeId, Reply]:
     """One round: the same request to these edges, and their answers."""
-    request = Request(action="test", announcement=os.urandom(8), weights=weights)
+    request = Request(action="test", document=os.urandom(8), weights=weights)
     transport.send(dict.fromkeys(edges, request))
     return collect(transport, *edges, timeout=timeout)
 

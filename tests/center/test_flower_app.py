@@ -46,7 +46,7 @@ def test_an_edge_that_vanished_with_a_request_in_hand_is_an_error(crew, rounds):
 
     edge = crew.hire("shop-a", never)
     transport = crew.transport(patience=0.5)
-    transport.send({edge: Request(action="test", announcement=b"", weights=b"")})
+    transport.send({edge: Request(action="test", document=b"", weights=b"")})
     while not taken.is_set():
         transport.receive(timeout=0.1)
     crew.center.unregister(crew.public_keys[edge])
@@ -90,7 +90,7 @@ def test_a_round_survives_the_crash_of_superlink(crew, superlink, rounds):
 
     edge = crew.hire("shop-a", slowly)
     transport = crew.transport()
-    transport.send({edge: Request(action="test", announcement=b"", weights=b"as sent")})
+    transport.send({edge: Request(action="test", document=b"", weights=b"as sent")})
     while not working.is_set():
         transport.receive(timeout=0.1)
     os.kill(superlink.pid, signal.SIGKILL)
@@ -112,7 +112,7 @@ def test_a_center_that_comes_back_gets_the_answer_its_predecessor_asked_for(crew
         return Reply(body=request.weights)
 
     edge = crew.hire("shop-a", slowly)
-    request = Request(action="test", announcement=b"", weights=b"as sent")
+    request = Request(action="test", document=b"", weights=b"as sent")
     before = crew.transport()
     before.send({edge: request})
     while not working.is_set():

@@ -6,7 +6,7 @@ from protocol.identity import EdgeId, Member
 
 
 def member(name: str, identity: bytes = b"i") -> Member:
-    return Member(edge=EdgeId(name), identity=identity * 32, mask=b"m" * 32, seal=b"s", node=b"n")
+    return Member(edge=EdgeId(name), identity=identity * 32, seal=b"s", node=b"n")
 
 
 @pytest.fixture

@@ -60,7 +60,7 @@ def _context() -> Context:
 
 
 def _request(**changes) -> Request:
-    return Request(**{"action": "test", "announcement": b"a", "weights": b"w"} | changes)
+    return Request(**{"action": "test", "document": b"a", "weights": b"w"} | changes)
 
 
 def _array(**changes) -> ArrayRecord:
@@ -69,7 +69,7 @@ def _array(**changes) -> ArrayRecord:
 
 
 def _config(**changes) -> ConfigRecord:
-    return ConfigRecord({wire.FORMAT: 1, wire.ACTION: "test", wire.ANNOUNCEMENT: b"a"} | changes)
+    return ConfigRecord({wire.FORMAT: 2, wire.ACTION: "test", wire.DOCUMENT: b"a", wire.PAPERS: b"p"} | changes)
 
 
 MALFORMED = {
@@ -77,9 +77,9 @@ MALFORMED = {
     "no weights": {wire.REQUEST: _config()},
     "a record more": {wire.REQUEST: _config(), wire.WEIGHTS: _array(), "code": ConfigRecord({"run": "rm"})},
     "a key more": {wire.REQUEST: _config(eval="1"), wire.WEIGHTS: _array()},
-    "another format": {wire.REQUEST: _config(format=2), wire.WEIGHTS: _array()},
+    "another format": {wire.REQUEST: _config(format=3), wire.WEIGHTS: _array()},
     "action is no text": {wire.REQUEST: _config(action=1), wire.WEIGHTS: _array()},
-    "announcement is text": {wire.REQUEST: _config(announcement="a"), wire.WEIGHTS: _array()},
+    "document is text": {wire.REQUEST: _config(document="a"), wire.WEIGHTS: _array()},
     "weights are a pickle": {wire.REQUEST: _config(), wire.WEIGHTS: _array(stype="numpy.ndarray")},
     "weights of another shape": {wire.REQUEST: _config(), wire.WEIGHTS: _array(shape=(2,))},
     "weights are metrics": {wire.REQUEST: _config(), wire.WEIGHTS: MetricRecord({"bytes": 1.0})},

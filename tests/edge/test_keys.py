@@ -6,7 +6,7 @@ from edge.keys import Keys, load_public
 from protocol.errors import BadInputError
 from protocol.identity import EdgeId
 
-NAMES = ("identity", "mask", "seal", "node", "tls")
+NAMES = ("identity", "seal", "node", "tls")
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def test_a_damaged_key_is_named(folder, name, damage) -> None:
 
 
 def test_a_key_in_the_place_of_another_is_refused(folder) -> None:
-    (folder / "mask.key").write_bytes((folder / "identity.key").read_bytes())
+    (folder / "node.key").write_bytes((folder / "identity.key").read_bytes())
     with pytest.raises(BadInputError, match="of another kind"):
         Keys.load(folder)
 

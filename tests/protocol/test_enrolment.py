@@ -20,7 +20,7 @@ TOKEN = Token(
 )
 IDENTITY = Ed25519PrivateKey.from_private_bytes(b"i" * 32)
 MEMBER = Member(
-    edge=EdgeId("visby"), identity=IDENTITY.public_key().public_bytes_raw(), mask=b"m", seal=b"s", node=b"n"
+    edge=EdgeId("visby"), identity=IDENTITY.public_key().public_bytes_raw(), seal=b"s", node=b"n"
 )
 
 

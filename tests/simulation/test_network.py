@@ -39,7 +39,7 @@ def test_two_hundred_sites_answer_without_a_port():
     sites = {EdgeId(f"shop-{number}"): _site() for number in range(200)}
     transport = _transport(sites)
     weights = os.urandom(1000)
-    transport.send(dict.fromkeys(sites, Request(action="test", announcement=b"", weights=weights)))
+    transport.send(dict.fromkeys(sites, Request(action="test", document=b"", weights=weights)))
     replies = dict(transport.receive(timeout=0))
     assert set(replies) == set(sites) == transport.online()
     assert {reply.body for reply in replies.values()} == {weights}
@@ -48,18 +48,18 @@ def test_two_hundred_sites_answer_without_a_port():
 def test_a_lost_message_is_never_answered_and_a_refusal_is_an_error():
     sites = {EdgeId("lost"): _site(), EdgeId("refusing"): _site(_refuse), EdgeId("well"): _site()}
     transport = _transport(sites, delivers=lambda number: number != 0)
-    transport.send(dict.fromkeys(sites, Request(action="test", announcement=b"", weights=b"w")))
+    transport.send(dict.fromkeys(sites, Request(action="test", document=b"", weights=b"w")))
     replies = dict(transport.receive(timeout=0))
     assert replies == {EdgeId("refusing"): Reply(error="not today"), EdgeId("well"): Reply(body=b"w")}
     assert transport.receive(timeout=0) == []
-    transport.send({EdgeId("lost"): Request(action="test", announcement=b"", weights=b"again")})
+    transport.send({EdgeId("lost"): Request(action="test", document=b"", weights=b"again")})
     assert transport.receive(timeout=0) == [("lost", Reply(body=b"again"))]
 
 
 def test_nobody_is_waited_for_once_a_round_is_over():
     sites = {EdgeId("shop"): _site()}
     transport = _transport(sites)
-    transport.send({EdgeId("shop"): Request(action="test", announcement=b"", weights=b"")})
+    transport.send({EdgeId("shop"): Request(action="test", document=b"", weights=b"")})
     transport.forget()
     assert transport.receive(timeout=0) == []
 
