@@ -73,7 +73,8 @@ class PrivacySettings(Section):
     """Differential privacy of all events of one user at one site; off unless `noise_multiplier` is set."""
 
     noise_multiplier: NonNegativeFloat = 0.0
-    """Standard deviation of the noise in every sum, in units of what one user can change; 0: no noise. 1 is strong."""
+    """Standard deviation of the noise in every sum, in units of what one user can change; 0: no noise. 1 costs an epsilon of 5 in
+    one round, 4 costs 15 in 100 rounds."""
     user_clip: PositiveFloat = 1.0
     """L2 norm that everything one user contributes to a round is clipped to."""
     colluders: NonNegativeInt = 1

@@ -11,6 +11,8 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from edge import durable, settings
 from edge.keys import Keys
+from edge.settings import PolicySettings
+from protocol import cohort
 from protocol.enrolment import EnrolmentAnswer, EnrolmentRequest, Token
 from protocol.errors import BadInputError, BadSignatureError, MalformedMessageError, UnavailableError
 
@@ -129,4 +131,10 @@ port = {serving_port}
 
 [policy]
 min_cohort = {min_cohort}
-"""
+{_colluders(min_cohort)}"""
+
+
+def _colluders(min_cohort: int) -> str:
+    """Three or four edges leave no room for one that conspires: who asks for so few has to trust all of them."""
+    room = cohort.threshold(min_cohort) - PolicySettings().min_honest
+    return f"max_colluders = {room}\n" if room < PolicySettings().max_colluders else ""

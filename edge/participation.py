@@ -100,7 +100,10 @@ class Participation:
             _log.warning("the secrets of this epoch are gone or were restored; this edge waits for the next epoch")
             self.spending.charge_for_restore(now_ms=self.now_ms())
         self.ratchet.forget()
-        return Secrets(last_round=last_round)
+        fresh = Secrets(last_round=last_round)
+        if last_round or self.ledger.last_key_epoch():
+            self.ratchet.save(fresh)  # or every request until the next epoch would be charged as one restore more
+        return fresh
 
     def _epoch(self, request: Request) -> tuple[Secrets, EpochKeys]:
         """The keys of the epoch that a request is about.

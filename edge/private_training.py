@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from edge.training import K, Scorer, Sequences, _Baskets, _batch, _loss, _Negatives
+from edge.training import Baskets, K, Negatives, Scorer, Sequences, sampled_loss, window_batch
 from protocol import ranking_metrics
 from protocol.errors import UnavailableError
 from protocol.models.sasrec import SasRec
@@ -148,23 +148,23 @@ class _Pupil:
         self._model = SasRec(weights, tokens).eval()
         self._scorer = Scorer(weights, tokens)
         self._length = weights.config.history_length
-        self._sampler = _Negatives.of(_public_popularity(weights))
+        self._sampler = Negatives.of(_public_popularity(weights))
         self._lesson = lesson
 
     def contribution(self, own: Sequences, *, seed: int) -> _Said | None:
         """What one user says; None for one who has nothing to learn from or is not drawn this time."""
-        held = _Baskets.of(own)
+        held = Baskets.of(own)
         windows = _windows(int(held.held_from[0]), self._length)
         draw, rng = _chances(own, seed)
         if draw >= self._lesson.share or not len(windows):
             return None
-        batch = _batch(own, held, windows, rng)
+        batch = window_batch(own, held, windows, rng)
         targets = np.count_nonzero(batch.targets)
         if not targets:
             return None
         negatives, correction = self._sampler.draw(self._lesson.negatives, rng)
         self._model.zero_grad(set_to_none=True)
-        loss = _loss(self._model, batch, negatives, correction, dropout=0.0)
+        loss = sampled_loss(self._model, batch, negatives, correction, dropout=0.0)
         (loss * float(targets)).backward()  # type: ignore[no-untyped-call]
         places, values = self._clipped()
         ndcg, recall = self._validate(own, int(held.held_from[0]))

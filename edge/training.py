@@ -112,11 +112,11 @@ def train(
     """
     rng = np.random.default_rng(seed)
     torch.manual_seed(seed)
-    held = _Baskets.of(sequences)
+    held = Baskets.of(sequences)
     ndcg, recall = _validate(weights, tokens, sequences, held, rng=np.random.default_rng(validation_seed))
     model = SasRec(weights, tokens).train()
     optimizer = torch.optim.Adam(model.parameters(), lr=lesson.learning_rate)
-    sampler = _Negatives.of(item_counts(sequences.rows.astype(np.int64), items=weights.config.items))
+    sampler = Negatives.of(item_counts(sequences.rows.astype(np.int64), items=weights.config.items))
     deadline = time.monotonic() + lesson.max_seconds
     examples, loss_sum = 0, 0.0
     for _ in range(lesson.epochs):
@@ -124,7 +124,7 @@ def train(
             if stop() or time.monotonic() > deadline:
                 break
             negatives, correction = sampler.draw(lesson.negatives, rng)
-            loss = _loss(model, batch, negatives, correction, dropout=lesson.dropout)
+            loss = sampled_loss(model, batch, negatives, correction, dropout=lesson.dropout)
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             torch.nn.utils.clip_grad_norm_(model.parameters(), _CLIP_GRADIENT)
@@ -143,7 +143,7 @@ def train(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class _Baskets:
+class Baskets:
     """Where the baskets of every event lie.
 
     Attributes:
@@ -173,7 +173,7 @@ class _Baskets:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class _Batch:
+class Batch:
     """Windows of one length bucket.
 
     Attributes:
@@ -186,8 +186,8 @@ class _Batch:
 
 
 def _batches(
-    sequences: Sequences, held: _Baskets, *, length: int, lesson: Lesson, rng: np.random.Generator
-) -> Iterator[_Batch]:
+    sequences: Sequences, held: Baskets, *, length: int, lesson: Lesson, rng: np.random.Generator
+) -> Iterator[Batch]:
     """Every event once, in windows that begin at a random place of each user; windows of like length together."""
     windows = []
     for user in range(len(sequences)):
@@ -203,10 +203,10 @@ def _batches(
     order = np.argsort(bounds[:, 1] - bounds[:, 0] + rng.uniform(0, 4, len(bounds)))
     groups = [order[i : i + lesson.batch_size] for i in range(0, len(order), lesson.batch_size)]
     for group in rng.permutation(len(groups)):
-        yield _batch(sequences, held, bounds[groups[group]], rng)
+        yield window_batch(sequences, held, bounds[groups[group]], rng)
 
 
-def _batch(sequences: Sequences, held: _Baskets, bounds: NDArray[np.int64], rng: np.random.Generator) -> _Batch:
+def window_batch(sequences: Sequences, held: Baskets, bounds: NDArray[np.int64], rng: np.random.Generator) -> Batch:
     lengths = bounds[:, 1] - bounds[:, 0]
     time_steps = int(lengths.max())
     place = bounds[:, 1:] - np.arange(time_steps, 0, -1)
@@ -219,17 +219,17 @@ def _batch(sequences: Sequences, held: _Baskets, bounds: NDArray[np.int64], rng:
     chosen = low + (rng.random(place.shape) * np.maximum(high - low, 1)).astype(np.int64)
     there = inside & (high > low)
     targets = np.where(there, sequences.rows[np.minimum(chosen, len(sequences.rows) - 1)], 0).astype(np.int64)
-    return _Batch(inputs=inputs, targets=targets)
+    return Batch(inputs=inputs, targets=targets)
 
 
-def _held_end(sequences: Sequences, held: _Baskets, place: NDArray[np.int64]) -> NDArray[np.int64]:
+def _held_end(sequences: Sequences, held: Baskets, place: NDArray[np.int64]) -> NDArray[np.int64]:
     """Where the training part of the user at each place ends: the held-out basket is nobody's target."""
     user = np.searchsorted(sequences.offsets, place, side="right") - 1
     return held.held_from[user]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class _Negatives:
+class Negatives:
     """Draws items by their popularity to the power 3/4, mixed with a little of everything.
 
     Source: Mikolov et al. 2013 for the power; Bengio and Senecal 2008 for the correction by the log of the chance.
@@ -252,9 +252,9 @@ class _Negatives:
         return index + 1, self.log_chance[index] + np.float32(np.log(count))
 
 
-def _loss(
+def sampled_loss(
     model: SasRec,
-    batch: _Batch,
+    batch: Batch,
     negatives: NDArray[np.int64],
     correction: NDArray[np.float32],
     *,
@@ -326,7 +326,7 @@ def _validate(
     weights: Weights,
     tokens: NDArray[np.int32],
     sequences: Sequences,
-    held: _Baskets,
+    held: Baskets,
     *,
     rng: np.random.Generator,
 ) -> tuple[float, float]:

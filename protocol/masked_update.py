@@ -105,6 +105,7 @@ class EdgeRound:
         _check_origin(announcement, roster=roster, standing=standing, now_ms=now_ms)
         _check_cohort(announcement, me=me, roster=roster)
         _check_keys(announcement, me=me, keys=keys)
+        _check_numbers(announcement)
         return cls(me=me, announcement=announcement)
 
     def mask(
@@ -405,6 +406,19 @@ def _check_cohort(asked: Announcement, *, me: EdgeId, roster: Roster) -> None:
         if edge not in group:
             roster.member(edge)  # who is not admitted at all is named as such
             raise PeerMisbehavedError(f"{edge} is not in the group that the roster puts {me} in")
+
+
+def _check_numbers(asked: Announcement) -> None:
+    """Can it be encoded at all? Asked before a round number is used up (SPEC 4.2, 4.9).
+
+    Raises:
+        MalformedMessageError: the words leave no headroom for such a cohort and such noise.
+    """
+    if asked.privacy is not None:
+        privacy.variance_of_edge(asked.privacy, layout=asked.layout, edges=asked.edges)
+        return
+    for segment in asked.layout:
+        segment.exponent(asked.edges)
 
 
 def _check_keys(asked: Announcement, *, me: EdgeId, keys: EpochKeys) -> None:

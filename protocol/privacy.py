@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from protocol import cohort
 from protocol.errors import MalformedMessageError
 from protocol.fixed_point import Layout, Segment, words_of
+from protocol.noise import LARGEST_VARIANCE
 
 ORDERS = (*range(2, 65), 72, 80, 96, 112, 128, 160, 192, 256, 384, 512, 1024)
 """Renyi orders that edges keep books on; the conversion to epsilon takes the best of them."""
@@ -120,7 +121,7 @@ def sensitivity(privacy: Privacy, *, layout: Layout, exponent: int) -> tuple[flo
 
 
 def exponent(privacy: Privacy, *, layout: Layout, edges: int) -> int:
-    """The largest k that leaves room for the noise of all edges, which itself grows with ``2**k``.
+    """The largest k whose noise, which itself grows with ``2**k``, can be drawn and leaves room for all edges.
 
     Raises:
         MalformedMessageError: the segments do not share one bound and width, or there is no such k.
@@ -128,7 +129,9 @@ def exponent(privacy: Privacy, *, layout: Layout, edges: int) -> int:
     segment = _shared(layout)
     highest = segment.exponent(edges)
     for k in range(highest, highest - _DEEPEST, -1):
-        if _room_for(segment, edges, _variance_at(k, privacy, layout=layout, edges=edges)) >= k:
+        total = _variance_at(k, privacy, layout=layout, edges=edges)
+        # Steps far below the noise gain nothing, and the noise of one edge has to be drawn.
+        if total / edges <= LARGEST_VARIANCE and _room_for(segment, edges, total) >= k:
             return k
     raise MalformedMessageError(f"{segment.bits} bits leave no headroom for such noise of {edges} edges")
 
@@ -181,22 +184,24 @@ def variance_of_edge(privacy: Privacy, *, layout: Layout, edges: int) -> float:
 
 
 def variance_of_sum(privacy: Privacy, *, layout: Layout, edges: int) -> float:
-    """What encoding and decoding leave room for: the noise of all n edges, or a little more.
+    """What encoding and decoding leave room for: the noise of all n edges, or more.
 
-    A little more where the room would be enough for the next exponent beside the noise of this one: the encoder would
-    take that, and the noise would be half of what the scale asks for.
+    More where the room would be enough for a higher exponent beside the noise of this one: the encoder would take that,
+    and the noise would be half of what the scale asks for.
 
     Raises:
         MalformedMessageError: the noise fills the words to the last step.
     """
     segment = _shared(layout)
     k = exponent(privacy, layout=layout, edges=edges)
-    low, high = (_variance_at(at, privacy, layout=layout, edges=edges) for at in (k, k + 1))
+    low = high = _variance_at(k, privacy, layout=layout, edges=edges)
+    while _room_for(segment, edges, high) > k:
+        low, high = high, 4 * high
     for _ in range(_HALVINGS):
-        if _room_for(segment, edges, low) <= k:
-            return low
+        if _room_for(segment, edges, high) == k:
+            return high
         middle = (low + high) / 2
-        if _room_for(segment, edges, middle) >= k:
+        if _room_for(segment, edges, middle) > k:
             low = middle
         else:
             high = middle

@@ -19,9 +19,7 @@ TOKEN = Token(
     secret=b"s" * 32,
 )
 IDENTITY = Ed25519PrivateKey.from_private_bytes(b"i" * 32)
-MEMBER = Member(
-    edge=EdgeId("visby"), identity=IDENTITY.public_key().public_bytes_raw(), seal=b"s", node=b"n"
-)
+MEMBER = Member(edge=EdgeId("visby"), identity=IDENTITY.public_key().public_bytes_raw(), seal=b"s", node=b"n")
 
 
 def test_a_token_survives_being_pasted_with_line_breaks() -> None:

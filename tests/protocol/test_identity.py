@@ -3,14 +3,14 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from protocol import canonical
 from protocol.errors import BadInputError, BadSignatureError, MalformedMessageError, NotAdmittedError, RollbackError
-from protocol.identity import EdgeId, FederationId, Label, Member, Roster, check, edge_id, sign
+from protocol.identity import EdgeId, FederationId, Label, Member, Roster, check, edge_id, sign, sign_document
 
 OFFLINE = Ed25519PrivateKey.from_private_bytes(b"o" * 32)
 HANSE = FederationId("hanse")
 
 
 def member(name: str) -> Member:
-    return Member(edge=EdgeId(name), identity=b"i" * 32, mask=b"m" * 32, seal=b"s", node=b"n")
+    return Member(edge=EdgeId(name), identity=b"i" * 32, seal=b"s" * 1216, node=b"n")
 
 
 @pytest.fixture
@@ -69,3 +69,99 @@ def test_a_site_name_is_a_slug(name) -> None:
 def test_json_has_one_form(text) -> None:
     with pytest.raises(MalformedMessageError):
         canonical.decode(text)
+
+
+NAMES = [f"e{number:02}" for number in range(24)]
+THREE = [NAMES[start::3] for start in range(3)]
+
+
+def roster(names=NAMES, *, groups=None) -> Roster:
+    return Roster.of(HANSE, 4, [member(name) for name in names], groups=groups)
+
+
+def reopened(made: Roster) -> Roster:
+    return Roster.open(made.sign(OFFLINE), key=OFFLINE.public_key(), federation=HANSE)
+
+
+def test_two_hundred_sites_are_one_cohort_and_more_are_cut() -> None:
+    one = roster([f"e{number:03}" for number in range(200)])
+    assert [len(group) for group in one.groups] == [200]
+    several = reopened(roster([f"e{number:03}" for number in range(401)]))
+    assert [len(group) for group in several.groups] == [134, 134, 133]
+    assert sorted(name for group in several.groups for name in group) == [m.edge for m in several.members]
+    assert not several.robust
+
+
+def test_groups_of_the_roster_are_robust_and_come_back_the_same() -> None:
+    made = roster(groups=THREE)
+    assert made.robust
+    assert reopened(made) == made
+    assert made.group_of(EdgeId("e04")) == tuple(NAMES[1::3])
+    with pytest.raises(NotAdmittedError):
+        made.group_of(EdgeId("danzig"))
+
+
+@pytest.mark.parametrize(
+    ("groups", "reason"),
+    [
+        ([NAMES[:12], NAMES[12:]], "at least 3 groups"),
+        ([NAMES[:7], NAMES[7:15], NAMES[15:]], "at least 8 sites"),
+        ([*THREE[:2], THREE[2][:-1]], "every member once"),
+        ([*THREE, ["e00"]], "every member once"),
+        ([*THREE[:2], [*THREE[2], "danzig"]], "every member once"),
+    ],
+)
+def test_groups_that_would_show_too_much_are_not_made(groups, reason) -> None:
+    with pytest.raises(BadInputError, match=reason):
+        roster(groups=groups)
+
+
+CONTENT = {
+    "federation": "hanse",
+    "version": 4,
+    "members": [member(name).to_json() for name in NAMES],
+    "groups": [list(group) for group in THREE],
+    "robust": True,
+}
+BERGEN = member("bergen").to_json()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"groups": [NAMES]},
+        {"groups": [NAMES[:12], NAMES[12:]]},
+        {"groups": THREE[::-1]},
+        {"groups": [THREE[0][::-1], *THREE[1:]]},
+        {"groups": THREE[:2]},
+        {"groups": [*THREE[:2], [7]]},
+        {"groups": NAMES},
+        {"robust": 1},
+        {"version": "4"},
+        {"members": CONTENT["members"][::-1]},
+        {"members": [*CONTENT["members"], CONTENT["members"][-1]]},
+        {"members": [{**BERGEN, "more": 1}], "groups": [["bergen"]], "robust": False},
+        {"members": [{**BERGEN, "edge": "Bergen"}], "groups": [["Bergen"]], "robust": False},
+        {"members": [{**BERGEN, "identity": "zz"}], "groups": [["bergen"]], "robust": False},
+        {"members": [{**BERGEN, "identity": "AB" * 32}], "groups": [["bergen"]], "robust": False},
+        {"members": [{**BERGEN, "identity": "00"}], "groups": [["bergen"]], "robust": False},
+        {"members": [{**BERGEN, "node": 7}], "groups": [["bergen"]], "robust": False},
+        {"more": 1},
+    ],
+    ids=lambda change: ", ".join(change) + " " + str(change)[-40:],
+)
+def test_a_roster_has_one_form(change) -> None:
+    """Signed by the offline key itself: a signature makes nothing canonical."""
+    with pytest.raises(MalformedMessageError):
+        Roster.open(
+            sign_document(Label.ROSTER, {**CONTENT, **change}, key=OFFLINE), key=OFFLINE.public_key(), federation=HANSE
+        )
+
+
+def test_a_plain_group_of_more_than_two_hundred_is_refused() -> None:
+    names = [f"e{number:03}" for number in range(201)]
+    content = {"members": [member(name).to_json() for name in names], "groups": [names], "robust": False}
+    with pytest.raises(MalformedMessageError, match="at most 200"):
+        Roster.open(
+            sign_document(Label.ROSTER, {**CONTENT, **content}, key=OFFLINE), key=OFFLINE.public_key(), federation=HANSE
+        )

@@ -4,8 +4,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from protocol.errors import (
     BadSignatureError,
@@ -15,255 +13,288 @@ from protocol.errors import (
     PeerMisbehavedError,
     TooFewSurvivorsError,
 )
-from protocol.fixed_point import Segment, resolution
-from protocol.identity import EdgeId, FederationId, Member, Roster
-from protocol.masked_update import EdgeRound
-from protocol.messages import Announcement, MaskedUpdate, Purpose
+from protocol.fixed_point import Segment
+from protocol.identity import EdgeId
+from protocol.messages import MaskedUpdate
+from protocol.privacy import Privacy
 from protocol.secure_sum import Phase, Round
 
-HANSE = FederationId("hanse")
-NAMES = [EdgeId(name) for name in ("bergen", "bruges", "luebeck", "novgorod", "visby")]
-CENTER = Ed25519PrivateKey.from_private_bytes(b"c" * 32)
-LAYOUT = (Segment(name="update", length=1000, bound=4.0), Segment(name="weight", length=1, bound=1.0))
-NOW = 1_700_000_000_000
+
+def flip(data: bytes, at: int) -> bytes:
+    changed = bytearray(data)
+    changed[at] ^= 1
+    return bytes(changed)
 
 
-class Town:
-    """One edge with its keys."""
-
-    def __init__(self, name: EdgeId, number: int) -> None:
-        self.name = name
-        self.identity = Ed25519PrivateKey.from_private_bytes(bytes([number]) * 32)
-        self.mask = X25519PrivateKey.from_private_bytes(bytes([number + 100]) * 32)
-
-    def member(self) -> Member:
-        return Member(
-            edge=self.name,
-            identity=self.identity.public_key().public_bytes_raw(),
-            mask=self.mask.public_key().public_bytes_raw(),
-            seal=b"seal",
-            node=b"node",
-        )
-
-    def accept(self, signed: bytes, roster: Roster, *, last_round: int = 0, last_epoch: int = 0, now: int = NOW):
-        return EdgeRound.accept(
-            signed,
-            me=self.name,
-            roster=roster,
-            center=CENTER.public_key(),
-            last_round=last_round,
-            last_epoch=last_epoch,
-            now_ms=now,
-        )
-
-    def answer(self, announcement: Announcement, roster: Roster, values) -> bytes:
-        turn = self.accept(announcement.sign(CENTER), roster)
-        return turn.mask(values, mask_key=self.mask, identity_key=self.identity)[1]
+@pytest.mark.parametrize("edges", [3, 4, 5, 8, 10])
+def test_the_unmasked_sum_is_the_plain_sum(world, edges) -> None:
+    play = world.play(edges=edges).upload().sign().unmask()
+    assert play.is_sum_of(world.names[:edges])
+    assert play.round.phase is Phase.SUMMED
+    assert not play.round.liars
 
 
-@pytest.fixture
-def towns() -> list[Town]:
-    return [Town(name, number) for number, name in enumerate(NAMES, start=1)]
+def test_the_sum_of_those_that_are_left_is_theirs_alone(world) -> None:
+    play = world.play(edges=10).upload(world.names[2:]).sign().unmask()
+    assert play.is_sum_of(world.names[2:])
+    assert not play.is_sum_of(world.names)
 
 
-@pytest.fixture
-def roster(towns) -> Roster:
-    return Roster.of(HANSE, 3, [town.member() for town in towns])
+def test_every_word_width_adds_up(world) -> None:
+    layout = tuple(Segment(name=f"w{bits}", length=9, bound=1.0, bits=bits) for bits in range(8, 33))
+    play = world.play(world.announcement(layout=layout)).upload(world.names[1:5]).sign().unmask()
+    assert play.is_sum_of(world.names[1:5])
 
 
-@pytest.fixture
-def announcement() -> Announcement:
-    return Announcement(
-        federation=HANSE,
-        campaign="spring",
-        round=7,
-        roster_version=3,
-        center_epoch=1,
-        cohort=tuple(NAMES),
-        purpose=Purpose.TRAIN,
-        submodel="recommend",
-        weights_sha256=bytes(32),
-        layout=LAYOUT,
-        clip=4.0,
-        weight_cap=100,
-        deadline_ms=NOW + 60_000,
-    )
+def test_extreme_values_of_all_edges_do_not_wrap_around(world) -> None:
+    most = {"update": np.full(40, 4.0, np.float32), "weight": 1.0}
+    play = world.play(values=dict.fromkeys(world.names[:5], most)).upload().sign().unmask()
+    assert play.round.sums()["update"] == pytest.approx(np.full(40, 20.0))
 
 
-@pytest.fixture
-def values() -> list[dict[str, np.ndarray | float]]:
-    rng = np.random.default_rng(5)
-    return [{"update": rng.uniform(-4, 4, 1000).astype(np.float32), "weight": float(rng.uniform())} for _ in NAMES]
+def test_counts_come_out_exact(world) -> None:
+    layout = (Segment(name="counts", length=3, bound=1000.0),)
+    told = {name: {"counts": np.array([1, 7, 999], np.float32)} for name in world.names[:5]}
+    play = world.play(world.announcement(layout=layout), values=told).upload().sign().unmask()
+    assert play.round.sums()["counts"].tolist() == [5, 35, 4995]
 
 
-def collect(towns, announcement, roster, values) -> Round:
-    round_ = Round.announce(announcement, roster=roster)
-    for town, value in zip(towns, values, strict=True):
-        round_ = round_.receive(town.name, town.answer(announcement, roster, value))
-    return round_
-
-
-def test_the_unmasked_sum_is_the_plain_sum(towns, announcement, roster, values) -> None:
-    sums = collect(towns, announcement, roster, values).close().sums()
-    plain = np.sum([value["update"].astype(np.float64) for value in values], axis=0)
-    allowed = len(NAMES) * resolution(LAYOUT[0], edges=len(NAMES))
-    assert np.max(np.abs(sums["update"] - plain)) <= allowed
-    assert sums["weight"][0] == pytest.approx(sum(value["weight"] for value in values), abs=1e-6)
-
-
-def test_extreme_values_of_all_edges_do_not_wrap_around(towns, announcement, roster) -> None:
-    values = [{"update": np.full(1000, 4.0, np.float32), "weight": 1.0} for _ in NAMES]
-    sums = collect(towns, announcement, roster, values).close().sums()
-    assert sums["update"] == pytest.approx(np.full(1000, 20.0))
-
-
-def test_one_masked_update_tells_nothing_about_its_values(towns, announcement, roster) -> None:
-    zeros = {"update": np.zeros(1000, np.float32), "weight": 0.0}
-    words = MaskedUpdate.from_bytes(towns[0].answer(announcement, roster, zeros)).words
+def test_one_masked_update_tells_nothing_about_its_values(world) -> None:
+    layout = (Segment(name="update", length=1000, bound=4.0),)
+    zeros = {"update": np.zeros(1000, np.float32)}
+    turn = world.accept("bergen", world.announcement(layout=layout))
+    words = np.frombuffer(MaskedUpdate.from_bytes(world.mask(turn, zeros)[1]).packed, np.uint32)
     assert len(np.unique(words)) > 990  # uniformly random words hardly ever repeat
 
 
-def test_the_sum_of_all_but_one_is_never_revealed(towns, announcement, roster, values) -> None:
-    round_ = Round.announce(announcement, roster=roster)
-    for town, value in list(zip(towns, values, strict=True))[:-1]:
-        round_ = round_.receive(town.name, town.answer(announcement, roster, value))
-    with pytest.raises(TooFewSurvivorsError, match="visby"):
-        round_.close()
+def test_the_noise_of_all_edges_is_in_the_sum(world) -> None:
+    """Not more than the tail that the exponent leaves room for, and not nothing."""
+    layout = (Segment(name="update", length=2000, bound=1.0, bits=24),)
+    asked = world.announcement(layout=layout, privacy=Privacy(noise_multiplier=1.0, user_clip=1.0, colluders=1))
+    zeros = {"update": np.zeros(2000, np.float32)}
+    play = world.play(asked, values=dict.fromkeys(world.names[:5], zeros)).upload().sign().unmask()
+    # Each of 5 edges adds 1 / (t - 1) = 1 / 3 of what the threshold of honest edges promises together.
+    assert play.round.sums()["update"].std() == pytest.approx(np.sqrt(5 / 3), rel=0.1)
+
+
+@pytest.mark.parametrize("stage", ["signing", "unmasking"])
+def test_whoever_falls_silent_after_the_upload_is_in_the_sum(world, stage) -> None:
+    silent = world.names[:5][2]
+    there = [name for name in world.names[:5] if name != silent]
+    play = world.play().upload()
+    play = play.sign(there).unmask() if stage == "signing" else play.sign().unmask(there)
+    assert play.is_sum_of(world.names[:5])
+
+
+def test_the_sum_of_all_but_too_many_is_never_revealed(world) -> None:
+    play = world.play().upload(world.names[:3], close=False)
+    with pytest.raises(TooFewSurvivorsError, match="3 masked updates came from 5 edges, 4 are needed") as lost:
+        play.round.close_phase()
+    assert lost.value.missing == {"kampen", "luebeck"}
     with pytest.raises(OutOfTurnError):
-        round_.sums()
+        play.round.sums()
 
 
-def test_edges_told_different_things_never_add_up(towns, announcement, roster, values) -> None:
-    """The attack: the center tells one edge another clip, and adds the words itself."""
-    other = replace(announcement, clip=3.0)
-    words = np.zeros(1001, np.uint32)
-    for town, value in zip(towns, values, strict=True):
-        told = other if town.name == "visby" else announcement
-        words += MaskedUpdate.from_bytes(town.answer(told, roster, value)).words
-    plain = np.sum([value["update"] for value in values], axis=0)
-    honest = Round.announce(announcement, roster=roster)
-    forged = replace(honest, total=words, phase=Phase.SUMMED).sums()["update"]
-    assert np.abs(forged - plain).mean() > 1
+def test_masked_words_are_no_sum_before_the_round_is_over(signed) -> None:
+    with pytest.raises(OutOfTurnError, match="is not summed"):
+        signed.round.sums()
 
 
-def test_redelivery_is_harmless(towns, announcement, roster, values) -> None:
-    answer = towns[0].answer(announcement, roster, values[0])
-    once = Round.announce(announcement, roster=roster).receive(NAMES[0], answer)
-    assert once.receive(NAMES[0], answer) is once
+@pytest.mark.parametrize("stage", ["upload", "sign", "unmask"])
+def test_redelivery_is_harmless(world, stage) -> None:
+    play = world.play()
+    answers = {
+        "upload": lambda: play.updates["bruges"],
+        "sign": lambda: play.upload().signature("bruges"),
+        "unmask": lambda: play.upload().sign().opened("bruges"),
+    }
+    answer = answers[stage]()
+    once = play.round.receive("bruges", play.round.phase, answer)
+    assert once.receive("bruges", once.phase, answer) is once
+    assert once.answered == {"bruges"}
 
 
-def test_a_late_answer_changes_nothing(towns, announcement, roster, values) -> None:
-    closed = collect(towns, announcement, roster, values).close()
-    assert closed.receive(NAMES[0], b"anything") is closed
+def test_a_late_answer_changes_nothing(signed) -> None:
+    """A straggler: its update arrives when the survivors are named already."""
+    assert signed.round.receive("luebeck", Phase.MASKING, signed.updates["luebeck"]) is signed.round
+    assert signed.round.receive("bergen", Phase.SIGNING, b"anything") is signed.round
 
 
-def test_a_changed_answer_is_misbehaviour(towns, announcement, roster, values) -> None:
-    round_ = Round.announce(announcement, roster=roster)
-    round_ = round_.receive(NAMES[0], towns[0].answer(announcement, roster, values[0]))
-    with pytest.raises(PeerMisbehavedError, match="changed"):
-        round_.receive(NAMES[0], towns[0].answer(announcement, roster, values[1]))
+def test_a_straggler_cannot_slip_into_a_later_stage(signed) -> None:
+    with pytest.raises(PeerMisbehavedError, match="luebeck is not asked"):
+        signed.round.receive("luebeck", Phase.UNMASKING, signed.updates["luebeck"])
 
 
-def test_an_edge_cannot_answer_for_another(towns, announcement, roster, values) -> None:
-    answer = towns[0].answer(announcement, roster, values[0])
-    with pytest.raises(PeerMisbehavedError, match="in the name of bergen"):
-        Round.announce(announcement, roster=roster).receive(NAMES[1], answer)
+def test_a_changed_answer_is_misbehaviour(world) -> None:
+    turn = world.accept("bergen", world.announcement())
+    once, changed = (world.mask(turn, entropy=bytes([i]) * 32)[1] for i in range(2))
+    round_ = world.play().round.receive("bergen", Phase.MASKING, once)
+    with pytest.raises(PeerMisbehavedError, match="bergen changed its answer while masking"):
+        round_.receive("bergen", Phase.MASKING, changed)
+    assert round_.receive("bergen", Phase.MASKING, once) is round_
 
 
-def test_an_unsigned_update_is_refused(towns, announcement, roster, values) -> None:
-    answer = towns[0].answer(announcement, roster, values[0])
-    with pytest.raises(BadSignatureError, match="bergen"):
-        Round.announce(announcement, roster=roster).receive(NAMES[0], answer[:-1] + bytes([answer[-1] ^ 1]))
-
-
-def test_a_changed_word_is_refused(towns, announcement, roster, values) -> None:
-    answer = bytearray(towns[0].answer(announcement, roster, values[0]))
-    answer[100] ^= 1
+def test_a_refused_answer_changes_nothing(world) -> None:
+    play = world.play()
     with pytest.raises(BadSignatureError):
-        Round.announce(announcement, roster=roster).receive(NAMES[0], bytes(answer))
+        play.round.receive("bergen", Phase.MASKING, flip(play.updates["bergen"], -1))
+    assert not play.round.answered
+    assert play.upload().sign().unmask().is_sum_of(world.names[:5])
 
 
-def test_an_answer_to_another_round_is_refused(towns, announcement, roster, values) -> None:
-    answer = towns[0].answer(replace(announcement, round=8), roster, values[0])
-    with pytest.raises(PeerMisbehavedError, match="another announcement"):
-        Round.announce(announcement, roster=roster).receive(NAMES[0], answer)
+def test_an_edge_cannot_answer_for_another(world) -> None:
+    play = world.play()
+    with pytest.raises(PeerMisbehavedError, match="bruges answered in the name of bergen"):
+        play.round.receive("bruges", Phase.MASKING, play.updates["bergen"])
 
 
-def test_a_stranger_is_not_in_the_round(towns, announcement, roster, values) -> None:
-    answer = towns[0].answer(announcement, roster, values[0])
-    with pytest.raises(PeerMisbehavedError, match="danzig is not in round 7"):
-        Round.announce(announcement, roster=roster).receive(EdgeId("danzig"), answer)
-
-
-def test_a_round_closes_once(towns, announcement, roster, values) -> None:
-    closed = collect(towns, announcement, roster, values).close()
-    with pytest.raises(OutOfTurnError):
-        closed.close()
-
-
-def test_a_cohort_with_somebody_outside_the_roster_is_not_announced(announcement, roster) -> None:
-    stranger = replace(announcement, cohort=(*NAMES[:4], EdgeId("zwolle")))
-    with pytest.raises(NotAdmittedError, match="zwolle"):
-        Round.announce(stranger, roster=roster)
-
-
-@pytest.mark.parametrize(
-    ("change", "reason"),
-    [
-        ({"round": 6}, "not newer than answered round 6"),
-        ({"center_epoch": 0}, "epoch 0 is over"),
-        ({"roster_version": 2}, "roster 2, this edge has 3"),
-        ({"federation": "other"}, "federation other"),
-        ({"deadline_ms": NOW - 1}, "deadline"),
-        ({"cohort": tuple(NAMES[1:])}, "bergen is not in"),
-        ({"cohort": (NAMES[0], NAMES[1])}, "would show one site to another"),
-    ],
-)
-def test_an_edge_refuses_what_the_protocol_forbids(towns, announcement, roster, change, reason) -> None:
-    signed = replace(announcement, **change).sign(CENTER)
-    with pytest.raises(PeerMisbehavedError, match=reason):
-        towns[0].accept(signed, roster, last_round=6, last_epoch=1)
-
-
-def test_an_edge_refuses_a_sybil_in_the_cohort(towns, announcement, roster) -> None:
-    signed = replace(announcement, cohort=(*NAMES[:4], EdgeId("zwolle"))).sign(CENTER)
-    with pytest.raises(NotAdmittedError, match="zwolle"):
-        towns[0].accept(signed, roster)
-
-
-def test_an_edge_refuses_an_announcement_that_the_center_did_not_sign(towns, announcement, roster) -> None:
+@pytest.mark.parametrize("at", [70, 200, 600, -1], ids=["words", "commitments", "shares", "signature"])
+def test_an_update_that_was_changed_on_its_way_is_refused(world, at) -> None:
+    play = world.play()
     with pytest.raises(BadSignatureError):
-        towns[0].accept(announcement.sign(Ed25519PrivateKey.from_private_bytes(b"x" * 32)), roster)
+        play.round.receive("bergen", Phase.MASKING, flip(play.updates["bergen"], at))
 
 
-def test_an_edge_masks_once(towns, announcement, roster, values) -> None:
-    turn = towns[0].accept(announcement.sign(CENTER), roster)
-    turn, _ = turn.mask(values[0], mask_key=towns[0].mask, identity_key=towns[0].identity)
-    with pytest.raises(OutOfTurnError):
-        turn.mask(values[1], mask_key=towns[0].mask, identity_key=towns[0].identity)
+def test_an_answer_to_another_round_is_refused(world) -> None:
+    play, other = world.play(), world.play(world.announcement(round=8))
+    with pytest.raises(PeerMisbehavedError, match="bergen answered another announcement"):
+        play.round.receive("bergen", Phase.MASKING, other.updates["bergen"])
 
 
-@pytest.mark.parametrize("wrong", [np.nan, np.inf, 4.1])
-def test_a_value_beyond_its_bound_is_never_encoded(towns, announcement, roster, wrong) -> None:
-    update = np.zeros(1000, np.float32)
-    update[17] = wrong
-    with pytest.raises(ValueError, match="update"):
-        towns[0].answer(announcement, roster, {"update": update, "weight": 1.0})
+def test_words_of_another_length_are_refused(world) -> None:
+    """Signed by the edge itself: the signature says who sent it, not that it makes sense."""
+    play = world.play()
+    honest = MaskedUpdate.from_bytes(play.updates["bergen"])
+    for packed in (bytes(honest.packed) + b"\0", bytes(honest.packed)[:-1], b""):
+        short = resigned(world, honest, packed=packed)
+        with pytest.raises(MalformedMessageError, match="bytes of words"):
+            play.round.receive("bergen", Phase.MASKING, short)
 
 
-@pytest.mark.parametrize("cut", [0, 3, 36, 37, 45, 49, 2000, -1])
-def test_a_truncated_update_is_malformed(towns, announcement, roster, values, cut) -> None:
-    answer = towns[0].answer(announcement, roster, values[0])
-    with pytest.raises(MalformedMessageError):
-        MaskedUpdate.from_bytes(answer[:cut])
+def test_commitments_for_another_cohort_are_refused(world) -> None:
+    play = world.play()
+    honest = MaskedUpdate.from_bytes(play.updates["bergen"])
+    changed = resigned(world, honest, commitments=honest.commitments[:4], sealed=bytes(4 * 3 * 48))
+    with pytest.raises(PeerMisbehavedError, match="bergen committed to 4 secrets"):
+        play.round.receive("bergen", Phase.MASKING, changed)
 
 
-def test_an_over_long_update_is_malformed(towns, announcement, roster, values) -> None:
-    with pytest.raises(MalformedMessageError):
-        MaskedUpdate.from_bytes(towns[0].answer(announcement, roster, values[0]) + b"\0")
+def resigned(world, update: MaskedUpdate, **changes) -> bytes:
+    parts = {"packed": bytes(update.packed), "commitments": update.commitments, "sealed": bytes(update.sealed)}
+    return MaskedUpdate.signed(
+        announcement=update.announcement,
+        edge=update.edge,
+        key=world.towns[update.edge].identity,
+        **{**parts, **changes},
+    ).to_bytes()
 
 
-def test_an_announcement_means_the_same_at_both_ends(announcement) -> None:
-    """Whole numbers given by a settings file must not be written in two ways: the digests would differ."""
-    given = replace(announcement, clip=4, layout=(Segment(name="x", length=2, bound=3),), training={"epochs": 2})
-    assert Announcement.open(given.sign(CENTER), key=CENTER.public_key()).digest() == given.digest()
+def test_a_stranger_is_not_in_the_round(world) -> None:
+    play = world.play()
+    with pytest.raises(PeerMisbehavedError, match="visby is not asked in round 7"):
+        play.round.receive(EdgeId("visby"), Phase.MASKING, play.updates["bergen"])
+
+
+def test_a_signature_of_another_survivor_set_is_not_counted(answered) -> None:
+    other = replace(answered.round.survivors, edges=("bergen", "bruges", "danzig", "luebeck"))
+    signature = answered.signature("bergen", other.sign(answered.world.center))
+    with pytest.raises(PeerMisbehavedError, match="bergen signed another survivor set"):
+        answered.round.receive("bergen", Phase.SIGNING, signature)
+
+
+@pytest.mark.parametrize("stage", ["sign", "unmask"])
+def test_what_was_changed_on_its_way_is_refused_at_every_stage(world, stage) -> None:
+    play = world.play().upload()
+    answer = play.signature("bergen") if stage == "sign" else play.sign().opened("bergen")
+    with pytest.raises(BadSignatureError):
+        play.round.receive("bergen", play.round.phase, flip(answer, -1))
+    other = play.signature("bruges") if stage == "sign" else play.opened("bruges")
+    with pytest.raises(PeerMisbehavedError, match="in the name of bruges"):
+        play.round.receive("bergen", play.round.phase, other)
+
+
+def test_shares_for_another_survivor_set_are_refused(world) -> None:
+    play, other = world.play().upload().sign(), world.play().upload(world.names[:4]).sign()
+    with pytest.raises(PeerMisbehavedError, match="bergen opened another survivor set"):
+        play.round.receive("bergen", Phase.UNMASKING, other.opened("bergen"))
+
+
+def test_every_stage_waits_for_those_it_has_asked(world) -> None:
+    play = world.play()
+    assert play.round.missing == tuple(world.names[:5])
+    play.upload(world.names[:4])
+    assert play.round.asked == tuple(world.names[:4])
+    play.sign(["bruges"], close=False)
+    assert play.round.missing == ("bergen", "danzig", "kampen")
+    play.sign(["bergen", "danzig", "kampen"])
+    assert play.round.missing == tuple(world.names[:4])
+
+
+@pytest.mark.parametrize("stage", ["sign", "unmask"])
+def test_too_few_at_a_later_stage_are_named(world, stage) -> None:
+    play = world.play().upload()
+    play = play.sign(world.names[:3], close=False) if stage == "sign" else play.sign().unmask(["bruges"], close=False)
+    with pytest.raises(TooFewSurvivorsError, match="came from 5 edges, 4 are needed") as lost:
+        play.round.close_phase()
+    assert lost.value.missing == set(world.names[3:5] if stage == "sign" else play.round.missing)
+
+
+def test_a_round_closes_once(world) -> None:
+    play = world.play().upload().sign().unmask()
+    with pytest.raises(OutOfTurnError, match="round 7 is closed"):
+        play.round.close_phase()
+
+
+def test_nobody_is_asked_to_unmask_before_the_survivors_have_signed(answered) -> None:
+    with pytest.raises(OutOfTurnError, match="round 7 is signing"):
+        answered.round.unmask_request("bergen")
+
+
+def test_a_cohort_with_somebody_outside_the_roster_is_not_announced(world) -> None:
+    stranger = world.announcement(cohort=("bergen", "bruges", "sybil"))
+    with pytest.raises(NotAdmittedError, match="sybil"):
+        Round.announce(stranger, roster=world.roster)
+
+
+def test_a_center_that_crashed_goes_on_with_the_set_it_had_named(world) -> None:
+    """Edges sign one set: after a crash the center must not name another, even if one update more has come."""
+    before = world.play().upload(world.names[:4])
+    again = Round.announce(before.asked, roster=world.roster, survivors=before.round.survivors)
+    assert again.asked == tuple(world.names[:4])
+    with pytest.raises(PeerMisbehavedError, match="luebeck is not asked"):
+        again.receive("luebeck", Phase.MASKING, before.updates["luebeck"])
+    before.round = again
+    assert before.upload(world.names[:4]).sign().unmask().is_sum_of(world.names[:4])
+
+
+def test_a_center_that_crashed_and_misses_one_of_its_set_gives_up(world) -> None:
+    before = world.play().upload()
+    before.round = Round.announce(before.asked, roster=world.roster, survivors=before.round.survivors)
+    before.upload(world.names[:4], close=False)
+    with pytest.raises(TooFewSurvivorsError, match="luebeck did not send the masked update again") as lost:
+        before.round.close_phase()
+    assert lost.value.missing == {"luebeck"}
+
+
+def test_an_edge_whose_masks_would_not_vanish_is_left_out(world) -> None:
+    """One that comes late and has committed to other masks than its peers: the round goes on without it."""
+    wrong = {peer: bytes(32) for peer in world.names[:5]}
+    play = world.play(secrets={"luebeck": wrong}).upload()
+    assert play.round.disputes == {"luebeck": frozenset(world.names[:4])}
+    assert play.sign().unmask().is_sum_of(world.names[:4])
+
+
+def test_a_dispute_of_two_is_settled_without_the_second(world) -> None:
+    """Bergen and danzig hold different secrets of their pair, whoever of them lies: one of them can be summed."""
+    secrets = dict(world.towns["danzig"].keys.at_round(7)[1])
+    play = world.play(secrets={"danzig": {**secrets, "bergen": bytes(32)}}).upload()
+    assert play.round.disputes == {"danzig": frozenset({"bergen"})}
+    assert play.sign().unmask().is_sum_of(["bergen", "bruges", "kampen", "luebeck"])
+
+
+def test_a_liar_that_comes_first_is_among_the_suspects(world) -> None:
+    wrong = {peer: bytes(32) for peer in world.names[:5]}
+    play = world.play(secrets={"bergen": wrong}).upload(close=False)
+    with pytest.raises(TooFewSurvivorsError) as lost:
+        play.round.close_phase()
+    assert "bergen" in lost.value.missing
