@@ -199,4 +199,5 @@ def test_flowers_inner_modules_are_imported_in_one_file_a_side():
         for line in path.read_text().splitlines()
         if re.match(r"\s*(from|import) flwr\.(?!(app|clientapp|serverapp)(\s|$))", line)
     }
-    assert found == {"center/flower_app.py", "edge/flower_node.py"}
+    # The third is what we compare ourselves with.
+    assert found == {"center/flower_app.py", "edge/flower_node.py", "simulation/bench/flower.py"}
