@@ -1,4 +1,4 @@
-"""Weights -> the files an edge serves from: one ONNX graph, and the tables beside it (SPEC 8.6).
+"""Weights -> the files an edge serves from: one ONNX graph, and the tables beside it (SPEC 9.6).
 
 The graph is written node by node, so that the same weights give the same bytes. It reads a history, scans the whole
 catalogue in 4-bit integers, and ranks the best candidates again in the precision of the vectors, which lie in a file of

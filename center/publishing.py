@@ -1,4 +1,4 @@
-"""Metadata and blocks -> MQTT: everything retained, blocks first, the timestamp last (SPEC 8.5).
+"""Metadata and blocks -> MQTT: everything retained, blocks first, the timestamp last (SPEC 9.5).
 
 What was published is written down in a ledger, so that nothing travels twice; and a note of the ledger's state lies on
 the broker itself, so that a broker that lost something (wiped, restored, killed before it stored) is noticed and

@@ -1,4 +1,4 @@
-"""The federation's TUF repository on disk: root, targets, snapshot, timestamp (SPEC 8.1).
+"""The federation's TUF repository on disk: root, targets, snapshot, timestamp (SPEC 9.1).
 
 metadata/1.root.json 7.targets.json 7.snapshot.json timestamp.json     targets/bundle/<digest>.3.json
 

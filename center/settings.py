@@ -57,9 +57,9 @@ class RoundSettings(Section):
     """Smallest cohort that a round is announced to; each edge has its own floor as well."""
     clip: PositiveFloat = 100.0
     """L2 norm that a local update is clipped to."""
-    coordinate_clip: PositiveFloat = 1.0
+    coordinate_clip: PositiveFloat = 2.0
     """Largest absolute value of one coordinate of a weighted local update."""
-    word_bits: Annotated[int, Field(ge=8, le=32)] = 32
+    word_bits: Annotated[int, Field(ge=8, le=32)] = 20
     """Width of a word of the update on the wire; fewer bits round more coarsely."""
     trim: NonNegativeInt = 1
     """Where the roster has groups: so many of them are left out at each end, coordinate by coordinate."""
@@ -73,8 +73,8 @@ class PrivacySettings(Section):
     """Differential privacy of all events of one user at one site; off unless `noise_multiplier` is set."""
 
     noise_multiplier: NonNegativeFloat = 0.0
-    """Standard deviation of the noise in every sum, in units of what one user can change; 0: no noise. 1 costs an epsilon of 5 in
-    one round, 4 costs 15 in 100 rounds."""
+    """Standard deviation of a sum's noise over what one user can change; 0: no noise. 1 costs an epsilon of 5 in one
+    round, 4 one of 15 in 100 rounds."""
     user_clip: PositiveFloat = 1.0
     """L2 norm that everything one user contributes to a round is clipped to."""
     colluders: NonNegativeInt = 1

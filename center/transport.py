@@ -227,7 +227,10 @@ def contents(request: Request, weights: ArrayRecord | None = None) -> RecordDict
             wire.PAPERS: request.papers,
         }
     )
-    return RecordDict({wire.REQUEST: config, wire.WEIGHTS: _array(request.weights) if weights is None else weights})
+    records: dict[str, ArrayRecord | ConfigRecord] = {wire.REQUEST: config}
+    if request.weights:
+        records[wire.WEIGHTS] = _array(request.weights) if weights is None else weights
+    return RecordDict(records)  # type: ignore[arg-type]
 
 
 def _array(data: bytes) -> ArrayRecord:
@@ -247,6 +250,10 @@ def _reply(message: Message) -> Reply:
 
 def _body(content: RecordDict) -> bytes:
     record = content.get(wire.REPLY)
+    if set(content) == {wire.REPLY} and isinstance(record, ConfigRecord) and set(record) == {wire.BYTES}:
+        body = record[wire.BYTES]
+        if isinstance(body, bytes) and len(body) <= wire.SHORT:
+            return body
     if set(content) != {wire.REPLY} or not isinstance(record, ArrayRecord) or set(record) != {wire.BYTES}:
         raise MalformedMessageError("the reply holds other records than ours")
     array = record[wire.BYTES]

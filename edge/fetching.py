@@ -1,4 +1,4 @@
-"""Releases as python-tuf sees them, with a fetcher that reads retained MQTT messages instead of HTTP (SPEC 8.1)."""
+"""Releases as python-tuf sees them, with a fetcher that reads retained MQTT messages instead of HTTP (SPEC 9.1)."""
 
 import shutil
 from collections.abc import Callable, Iterator, Sequence

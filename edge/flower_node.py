@@ -331,23 +331,28 @@ def _request(content: RecordDict) -> Request:
     Raises:
         MalformedMessageError: other records, keys or types.
     """
-    config, weights = content.get(wire.REQUEST), content.get(wire.WEIGHTS)
+    config = content.get(wire.REQUEST)
     if (
-        set(content) != {wire.REQUEST, wire.WEIGHTS}
+        not set(content) <= {wire.REQUEST, wire.WEIGHTS}
         or not isinstance(config, ConfigRecord)
         or set(config) != {wire.FORMAT, wire.ACTION, wire.DOCUMENT, wire.PAPERS}
         or config[wire.FORMAT] != wire.FORMAT_VERSION
-        or not isinstance(weights, ArrayRecord)
-        or set(weights) != {wire.BYTES}
     ):
         raise MalformedMessageError("the request holds other records than ours")
     action, document, papers = config[wire.ACTION], config[wire.DOCUMENT], config[wire.PAPERS]
     if not isinstance(action, str) or not isinstance(document, bytes) or not isinstance(papers, bytes):
         raise MalformedMessageError("the request's action, document or papers are not of their type")
-    array = weights[wire.BYTES]
+    weights = _weights(content[wire.WEIGHTS]) if wire.WEIGHTS in content else b""
+    return Request(action=action, document=document, papers=papers, weights=weights)
+
+
+def _weights(record: object) -> bytes:
+    if not isinstance(record, ArrayRecord) or set(record) != {wire.BYTES}:
+        raise MalformedMessageError("the request holds other records than ours")
+    array = record[wire.BYTES]
     if (array.dtype, tuple(array.shape), array.stype) != (wire.DTYPE, (len(array.data),), wire.STYPE):
         raise MalformedMessageError("the request's weights are not in our form")
-    return Request(action=action, document=document, papers=papers, weights=array.data)
+    return array.data
 
 
 def _digest(request: Request) -> bytes:
@@ -356,6 +361,8 @@ def _digest(request: Request) -> bytes:
 
 
 def _told(message: Message, body: bytes) -> Message:
+    if len(body) <= wire.SHORT:
+        return Message(RecordDict({wire.REPLY: ConfigRecord({wire.BYTES: body})}), reply_to=message)
     array = Array(wire.DTYPE, (len(body),), wire.STYPE, body)
     return Message(RecordDict({wire.REPLY: ArrayRecord({wire.BYTES: array})}), reply_to=message)
 

@@ -1,4 +1,4 @@
-"""Files <-> content-addressed, encrypted blocks of 256 KiB (SPEC 8.2).
+"""Files <-> content-addressed, encrypted blocks of 256 KiB (SPEC 9.2).
 
 Under one content key equal plaintext gives equal ciphertext, so a block that two releases share travels once, and what
 lies on disk can be compared with a manifest by encrypting it again. The broker learns which blocks are equal, and

@@ -1,4 +1,4 @@
-"""What a directory of a release holds: the manifest that TUF signs (SPEC 8.1).
+"""What a directory of a release holds: the manifest that TUF signs (SPEC 9.1).
 
 The signed manifest covers every file, card.json among them; the card repeats digests for people and other programs.
 """

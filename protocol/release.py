@@ -1,4 +1,4 @@
-"""What a release says of itself, and when an edge may install it (SPEC 8.1)."""
+"""What a release says of itself, and when an edge may install it (SPEC 9.1)."""
 
 import re
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""One content key for all, sealed to each edge alone; metadata encrypted under it (SPEC 8.4).
+"""One content key for all, sealed to each edge alone; metadata encrypted under it (SPEC 9.4).
 
 The key is sealed by HPKE (RFC 9180) with the hybrid KEM MLKEM768X25519: stored ciphertext must survive quantum
 computers.
@@ -143,7 +143,7 @@ class ContentKey:
 def seal_content_key(
     key: ContentKey, *, federation: FederationId, edge: EdgeId, public_key: bytes, signer: Ed25519PrivateKey
 ) -> bytes:
-    """The document of topic ``key/<edge>``: sealed to the edge, signed by the center (SPEC 8.4)."""
+    """The document of topic ``key/<edge>``: sealed to the edge, signed by the center (SPEC 9.4)."""
     info = _content_key_info(federation, edge, key.number)
     content = {
         "federation": federation,
@@ -193,7 +193,7 @@ def _content_key_info(federation: FederationId, edge: EdgeId, number: int) -> by
 
 
 def encrypt(plaintext: bytes, *, key: ContentKey, topic: str, nonce: bytes) -> bytes:
-    """Encrypt one metadata file: ``key id || nonce || AES-256-GCM`` (SPEC 8.4).
+    """Encrypt one metadata file: ``key id || nonce || AES-256-GCM`` (SPEC 9.4).
 
     Args:
         topic: where it will be published; associated data, so that a broker cannot swap two files.

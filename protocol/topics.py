@@ -1,4 +1,4 @@
-"""MQTT topics and what travels on each (SPEC 8.5). MQTT 3.1.1 features only, QoS 1, retained.
+"""MQTT topics and what travels on each (SPEC 9.5). MQTT 3.1.1 features only, QoS 1, retained.
 
 hanse/1/<federation>/
 ├── roster            signed roster, from the offline key
@@ -127,7 +127,7 @@ def _is_name(subject: Subject, name: str, *, given: bool) -> bool:
 
 
 def may_read(identity: str, topic: str, *, federation: FederationId) -> bool:
-    """May this identity subscribe to exactly this topic? Edges use no wildcards; the center may (SPEC 8.5)."""
+    """May this identity subscribe to exactly this topic? Edges use no wildcards; the center may (SPEC 9.5)."""
     if identity == CENTER:
         return topic.startswith(f"{_PREFIX}/{federation}/")
     try:
@@ -142,7 +142,7 @@ def may_read(identity: str, topic: str, *, federation: FederationId) -> bool:
 
 
 def may_write(identity: str, topic: str, *, federation: FederationId) -> bool:
-    """May this identity publish here? An edge writes its own status and nothing else (SPEC 8.5)."""
+    """May this identity publish here? An edge writes its own status and nothing else (SPEC 9.5)."""
     try:
         meant = parse(topic)
     except MalformedMessageError:

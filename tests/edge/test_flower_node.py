@@ -74,7 +74,7 @@ def _config(**changes) -> ConfigRecord:
 
 MALFORMED = {
     "nothing": {},
-    "no weights": {wire.REQUEST: _config()},
+    "weights alone": {wire.WEIGHTS: _array()},
     "a record more": {wire.REQUEST: _config(), wire.WEIGHTS: _array(), "code": ConfigRecord({"run": "rm"})},
     "a key more": {wire.REQUEST: _config(eval="1"), wire.WEIGHTS: _array()},
     "another format": {wire.REQUEST: _config(format=3), wire.WEIGHTS: _array()},
@@ -105,14 +105,14 @@ def test_a_request_asked_twice_is_worked_on_once():
     client = build_client_app(lambda request: Reply(body=asked.append(request) or os.urandom(8)))
     first, again = (client(_message(contents(_request())), _context()) for _ in range(2))
     other = client(_message(contents(_request(weights=b"v"))), _context())
-    assert first.content[wire.REPLY]["bytes"].data == again.content[wire.REPLY]["bytes"].data
-    assert other.content[wire.REPLY]["bytes"].data != first.content[wire.REPLY]["bytes"].data
+    assert first.content[wire.REPLY]["bytes"] == again.content[wire.REPLY]["bytes"]
+    assert other.content[wire.REPLY]["bytes"] != first.content[wire.REPLY]["bytes"]
     assert [request.weights for request in asked] == [b"w", b"v"]
 
 
 def test_the_app_outside_an_edge_is_there_and_knows_nothing():
     here = app(_message(contents(_request(action="roll-call"))), _context())
-    assert here.content[wire.REPLY]["bytes"].data == b"here"
+    assert here.content[wire.REPLY]["bytes"] == b"here"
     assert "hanse-edge" in app(_message(contents(_request())), _context()).error.reason
 
 

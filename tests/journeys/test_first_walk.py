@@ -5,6 +5,7 @@ The steps build on one another, so they stand in the order in which they happen;
 
 import json
 import os
+import sqlite3
 import threading
 import time
 from pathlib import Path
@@ -19,6 +20,7 @@ from scipy import stats
 from center import road
 from center import settings as center_settings
 from center.keys import CenterKeys
+from protocol import lessons, packing
 from protocol.errors import FederationError
 from protocol.messages import MaskedUpdate
 from protocol.models import weights as model_weights
@@ -30,6 +32,7 @@ pytestmark = [pytest.mark.journey, pytest.mark.timeout(400)]
 
 SITES = 3
 ROUNDS = 3
+BITS = 20
 
 
 @pytest.fixture(scope="module")
@@ -139,9 +142,17 @@ def test_training_moved_the_weights_and_learnt_something(campaign, federation) -
 
 
 def masked_words(federation: Federation, round_number: int) -> list[np.ndarray]:
-    """The masked words that each edge handed to Flower, as it keeps them."""
+    """The masked update that each edge handed to Flower, as it keeps it: words of 20 bits."""
     answers = [(site.directory / "answers" / f"{round_number}.bin").read_bytes() for site in federation.sites]
-    return [np.frombuffer(MaskedUpdate.from_bytes(answer).packed, "<u2").astype(np.uint32) for answer in answers]
+    campaign = federation.status()["campaign"]["id"]
+    weights = (federation.center / "campaigns" / campaign / "weights-0000.safetensors").read_bytes()
+    settings = center_settings.load(federation.center).rounds
+    assert settings.word_bits == BITS
+    layout = lessons.training_layout(
+        model_weights.parameters(weights), coordinate_clip=settings.coordinate_clip, word_bits=BITS
+    )
+    packed = [bytes(MaskedUpdate.from_bytes(answer).packed) for answer in answers]
+    return [packing.unpack(words, layout=layout)[: layout[0].length] for words in packed]
 
 
 def test_the_unmasked_sum_is_the_plain_sum_to_the_last_unit(campaign, federation, data) -> None:
@@ -155,10 +166,10 @@ def test_the_unmasked_sum_is_the_plain_sum_to_the_last_unit(campaign, federation
 def test_what_crossed_the_transport_is_uniform_and_so_is_its_sum(campaign, federation) -> None:
     """Each update is under its masks, and all of them together still are: only t edges' shares take those away."""
     uploads = masked_words(federation, campaign["rounds"][-1]["round"])
-    together = sum(uploads, start=np.zeros(1, np.uint32)) & np.uint32(0xFFFF)
+    together = sum(uploads, start=np.zeros(1, np.uint32)) & np.uint32(2**BITS - 1)
     for words in [*uploads, together]:
-        halves = np.bincount(words >> np.uint32(8), minlength=256), np.bincount(words & np.uint32(0xFF), minlength=256)
-        assert all(stats.chisquare(half).pvalue > 1e-6 for half in halves)
+        ends = words >> np.uint32(BITS - 8), words & np.uint32(0xFF)
+        assert all(stats.chisquare(np.bincount(end, minlength=256)).pvalue > 1e-6 for end in ends)
 
 
 @pytest.fixture(scope="module")
