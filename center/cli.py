@@ -82,7 +82,15 @@ def enroll(
 
 
 @app.command()
-def admit(directory: Directory = _HERE, offline: Offline = None, as_json: AsJson = False) -> None:
+def admit(
+    directory: Directory = _HERE,
+    offline: Offline = None,
+    groups: Annotated[
+        Path | None,
+        typer.Option(help="TOML file of groups whose sums the center sees, to trim outliers; an empty one ends that."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
     """Sign the roster of all sites that have joined, and tell everybody."""
     from center import admission, road, settings
     from center.keys import OFFLINE, CenterKeys
@@ -96,14 +104,16 @@ def admit(directory: Directory = _HERE, offline: Offline = None, as_json: AsJson
         federation=federation_id(loaded.federation),
         registry=registry,
         offline=offline or directory / OFFLINE,
+        groups=admission.read_groups(groups) if groups else None,
     )
     with road.connected(directory, loaded, CenterKeys.load(directory)) as voice:
         road.publish_roster(voice, roster, (directory / admission.ROSTER_FILE).read_bytes())
     names = [member.edge for member in roster.members]
     _say(
-        {"roster": roster.version, "sites": names},
+        {"roster": roster.version, "sites": names, "groups": [list(group) for group in roster.groups]},
         as_json=as_json,
-        text=f"Roster {roster.version} admits {len(names)} sites: {', '.join(names)}",
+        text=f"Roster {roster.version} admits {len(names)} sites in {len(roster.groups)} "
+        f"group{'s' if len(roster.groups) > 1 else ''}: {', '.join(names)}",
     )
 
 

@@ -104,13 +104,14 @@ def show(seen: dict[str, Any], console: Console) -> None:
     if campaign is None:
         return
     console.print(f"campaign {campaign['id']}: {campaign['state']} {campaign['why']}")
-    table = Table("round", "purpose", "edges", "seconds", "loss", "NDCG@10", "outcome")
+    table = Table("round", "purpose", "edges", "in the sum", "seconds", "loss", "NDCG@10", "outcome")
     for row in campaign["rounds"]:
         figures = [f"{row[name]:.4f}" if name in row else "" for name in ("loss", "ndcg")]
         table.add_row(
             str(row["round"]),
             row["purpose"],
             str(len(row["cohort"])),
+            f"{row['survivors']:.0f}" if "survivors" in row else "",
             f"{row['seconds']:.1f}",
             *figures,
             row["outcome"],

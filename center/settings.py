@@ -65,7 +65,7 @@ class RoundSettings(Section):
     """Where the roster has groups: so many of them are left out at each end, coordinate by coordinate."""
     max_drop: Annotated[float, Field(gt=0, le=1)] = 0.2
     """A step after which validation NDCG is lower by more than this share is taken back."""
-    weight_cap: PositiveInt = 1_000_000
+    weight_cap: PositiveInt = 300_000
     """Examples of one site that count at most."""
 
 

@@ -13,8 +13,8 @@ from protocol.identity import EdgeId
 MESSAGE_TYPE = "query.hanse"
 """The one Flower message type that an edge answers."""
 
-# The records and keys of a Flower message. A request is {REQUEST: config} and, if there are weights, {WEIGHTS: array}; a
-# reply is {REPLY: array}, or {REPLY: config} up to SHORT bytes, since Flower carries arrays in requests of their own.
+# The records and keys of a Flower message. A request is {REQUEST: config}, with {WEIGHTS: array} if there are weights;
+# a reply is {REPLY: array}, or {REPLY: config} up to SHORT bytes, since Flower carries arrays in requests of their own.
 # An array holds its bytes as given, in one entry named BYTES of data type DTYPE and serialization STYPE.
 REQUEST = "request"
 WEIGHTS = "weights"

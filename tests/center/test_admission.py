@@ -84,3 +84,48 @@ def test_a_roster_that_was_tampered_with_is_not_read(folder, registry) -> None:
     path.write_bytes(path.read_bytes().replace(b"bergen", b"berlin"))
     with pytest.raises(BadSignatureError):
         admission.read_roster(folder, federation=HANSE, keys=CenterKeys.load(folder))
+
+
+def _many(registry, count):
+    names = [EdgeId(f"site-{number:02}") for number in range(count)]
+    for name in names:
+        registry.add_site(Keys.generate().member(name), certificate="pem", now_ms=1)
+    return names
+
+
+def _groups(path, groups):
+    path.write_text("".join(f"group-{number} = {list(map(str, names))}\n" for number, names in enumerate(groups)))
+    return admission.read_groups(path)
+
+
+def test_groups_are_signed_into_the_roster_and_stay_until_they_are_ended(folder, registry, tmp_path) -> None:
+    names = [EdgeId("bergen"), EdgeId("visby"), *_many(registry, 23)]
+    groups = _groups(tmp_path / "groups.toml", [names[:8], names[8:16], names[16:]])
+    assert _sign(folder, registry).robust is False
+    robust = _sign(folder, registry, groups=groups)
+    assert (robust.version, robust.robust, [len(group) for group in robust.groups]) == (2, True, [8, 8, 9])
+    assert _sign(folder, registry) == robust
+    smaller = _sign(folder, registry, without=names[-1])
+    assert (smaller.version, [len(group) for group in smaller.groups]) == (3, [8, 8, 8])
+    assert _sign(folder, registry, groups=[]).robust is False
+
+
+def test_a_group_that_would_not_survive_dropouts_or_forgets_a_site_is_refused(folder, registry, tmp_path) -> None:
+    names = [EdgeId("bergen"), EdgeId("visby"), *_many(registry, 22)]
+    for groups in (
+        [names[:12], names[12:]],
+        [names[:7], names[7:16], names[16:]],
+        [names[:8], names[8:16], names[17:]],
+    ):
+        with pytest.raises(BadInputError, match="group"):
+            _sign(folder, registry, groups=_groups(tmp_path / "groups.toml", groups))
+
+
+@pytest.mark.parametrize("text", ["north = 3", "north = [1]", "north = [", ""])
+def test_a_file_that_lists_no_groups_says_so(tmp_path, text) -> None:
+    (tmp_path / "groups.toml").write_text(text)
+    if text:
+        with pytest.raises(BadInputError, match=r"groups\.toml"):
+            admission.read_groups(tmp_path / "groups.toml")
+    else:
+        assert admission.read_groups(tmp_path / "groups.toml") == []

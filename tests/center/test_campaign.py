@@ -15,6 +15,7 @@ from center.calling import Federation, StoppedError
 from center.campaign import Folder, Surroundings, run_campaign
 from center.registry import Registry
 from center.settings import CenterSettings, RoundSettings
+from center.settings import PrivacySettings as PrivacyOfRounds
 from center.transport import GridTransport
 from edge.flower_node import build_client_app
 from edge.keys import Keys
@@ -27,6 +28,7 @@ from protocol import lessons
 from protocol.errors import BadInputError, PeerMisbehavedError, TooFewSurvivorsError, UnavailableError
 from protocol.identity import EdgeId, FederationId, Roster
 from protocol.models import weights as model_weights
+from protocol.privacy import FIGURES
 from protocol.transport import Action
 from simulation.network import InProcessGrid, Site
 
@@ -35,6 +37,7 @@ NAMES = tuple(EdgeId(name) for name in ("bergen", "bruges", "riga", "visby"))
 ITEMS = 3
 SHAPE = model_weights.SequenceConfig(items=ITEMS, embedding_size=2, history_length=2, layers=1, heads=1)
 ROUNDS = RoundSettings(deadline_seconds=1000, gather_seconds=5, step_seconds=20, min_cohort=3, clip=100.0)
+NO_NOISE = PrivacyOfRounds()
 POLICY = PolicySettings(min_cohort=3, max_colluders=0)
 
 
@@ -51,24 +54,34 @@ class Shop:
         self.weight = 1.0
         self.events = 1
         self.ndcg = 0.5
+        self.step = 1.0
         self.trained_from = []
 
     def layout(self, announcement, weights):
         if self.refusal:
             raise PeerMisbehavedError(self.refusal)
+        clip, bits = announcement.coordinate_clip, announcement.layout[0].bits
+        bound = announcement.layout[0].bound if announcement.privacy else None
         if weights:
-            clip = announcement.coordinate_clip
-            return lessons.training_layout(model_weights.parameters(weights), coordinate_clip=clip)
-        return lessons.popularity_layout(ITEMS)
+            parameters = model_weights.parameters(weights)
+            return lessons.training_layout(parameters, coordinate_clip=clip, word_bits=bits, private_bound=bound)
+        return lessons.popularity_layout(ITEMS, private_bound=bound)
 
     def until(self):
         return self.events
 
-    def values(self, _announcement, weights, *, after):
+    def values(self, announcement, weights, *, after):
+        said = self._plain_values(weights, after=after)
+        if announcement.privacy:  # one user, within the user clip
+            said |= {name: value * announcement.privacy.unit(name) for name, value in said.items() if name in FIGURES}
+            said |= {name: np.zeros_like(said[name]) for name in ("counts", "update") if name in said}
+        return said
+
+    def _plain_values(self, weights, *, after):
         if not weights:
             return {"counts": np.full(ITEMS + 1, self.events - after, np.float32), "weight": 1.0}
         self.trained_from.append(weights)
-        step = np.full(model_weights.parameters(weights), self.weight, np.float32)
+        step = np.full(model_weights.parameters(weights), self.step * self.weight, np.float32)
         share = {name: self.weight * value for name, value in (("loss", 2.0), ("ndcg", self.ndcg), ("recall", 0.25))}
         return {"update": step, "weight": self.weight, **share}
 
@@ -76,22 +89,24 @@ class Shop:
 class Town:
     """A center's folder and four edges; `center()` is a new process on the same disk."""
 
-    def __init__(self, folder):
-        self.folder = folder
+    def __init__(self, folder, names=NAMES):
+        self.folder, self.names = folder, names
         self.clock = itertools.count(1_700_000_000_000, 100)
-        self.keys = {name: Keys.generate() for name in NAMES}
-        self.shops = {name: Shop() for name in NAMES}
-        self.policies = dict.fromkeys(NAMES, POLICY)
-        self.center_roster = self.edge_roster = self.roster_of(1, NAMES)
+        self.keys = {name: Keys.generate() for name in self.names}
+        self.shops = {name: Shop() for name in self.names}
+        self.policies = dict.fromkeys(self.names, POLICY)
+        self.center_roster = self.edge_roster = self.roster_of(1, self.names)
+        self.budgets = dict.fromkeys(self.names, PrivacySettings())
         self.wakes = []
         self.stopped = False
-        self.ledgers = {name: Ledger(folder / name / "state.db") for name in NAMES if not (folder / name).mkdir()}
+        self.ledgers = {name: Ledger(folder / name / "state.db") for name in self.names if not (folder / name).mkdir()}
         self.registry = Registry(folder / "registry.db")
         self.registry.ask_campaign("spring", submodel="recommend", rounds=3, now_ms=1)
         self.transport = self._transport()
 
-    def roster_of(self, version, names):
-        return Roster.of(FederationId("hanse"), version, [self.keys[name].member(name) for name in names])
+    def roster_of(self, version, names, **options):
+        members = [self.keys[name].member(name) for name in names]
+        return Roster.of(FederationId("hanse"), version, members, **options)
 
     def _participation(self, name):
         return Participation(
@@ -102,7 +117,7 @@ class Town:
             policy=self.policies[name],
             ledger=self.ledgers[name],
             ratchet=Ratchet(self.folder / name / "ratchet"),
-            spending=Spending(self.folder / name / "spending.db", PrivacySettings(), rounds_per_day=200),
+            spending=Spending(self.folder / name / "spending.db", self.budgets[name], rounds_per_day=200),
             lessons=dict.fromkeys(("popularity", "train"), self.shops[name]),
             now_ms=lambda: 1_700_000_000_000,
         )
@@ -112,7 +127,7 @@ class Town:
 
     def _transport(self):
         sites = {}
-        for name in NAMES:
+        for name in self.names:
             der = self.keys[name].node.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
             app = build_client_app(lambda request, name=name: self._answer(name, request))
             sites[name] = Site(key=der, app=app)
@@ -140,12 +155,12 @@ class Town:
         )
         return replace(around, **changes)
 
-    def run(self, *, rounds=ROUNDS, campaign="spring", **changes):
+    def run(self, *, rounds=ROUNDS, campaign="spring", privacy=NO_NOISE, **changes):
         run_campaign(
             self.registry.campaign(campaign),
             folder=self.campaign,
             around=self.center(**changes),
-            settings=CenterSettings(federation="hanse", rounds=rounds),
+            settings=CenterSettings(federation="hanse", rounds=rounds, privacy=privacy),
         )
 
     @property
@@ -350,6 +365,46 @@ def test_a_step_that_stays_bad_ends_the_campaign_near_the_best_weights(town) -> 
     assert np.allclose(moved, 1 / 16, atol=1e-4)
 
 
+def test_sums_of_groups_are_trimmed_so_that_one_poisoned_group_changes_nothing(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(calling, "_LOOK_SECONDS", 0)
+    names = tuple(EdgeId(f"site-{number:02}") for number in range(24))
+    town = Town(tmp_path, names)
+    town.policies = dict.fromkeys(names, PolicySettings(groups=True))
+    town.center_roster = town.edge_roster = town.roster_of(1, names, groups=[names[:8], names[8:16], names[16:]])
+    for name in names[8:16]:
+        town.shops[name].step = -1.0
+    town.registry.ask_campaign("groups", submodel="recommend", rounds=1, now_ms=2)
+    town.run(campaign="groups")
+    first, last = (model_weights.load(town.campaign.weights(n).read_bytes()) for n in (0, 1))
+    moved = model_weights.flatten(last.tensors) - model_weights.flatten(first.tensors)
+    assert np.allclose(moved, 1.0, atol=1e-3)  # the mean would have moved backwards
+    assert [len(row.cohort) for row in town.registry.rounds("groups")] == [8] * 6
+    town.close()
+
+
+def test_under_differential_privacy_the_sum_is_noisy_and_every_edge_books_it(town) -> None:
+    town.policies = dict.fromkeys(NAMES, PolicySettings(min_cohort=3, max_colluders=0, require_noise=True))
+    for shop in town.shops.values():
+        shop.weight = 1000.0  # users, whose updates are all zero
+    town.registry.ask_campaign("private", submodel="recommend", rounds=1, now_ms=2)
+    town.run(campaign="private", privacy=PrivacyOfRounds(noise_multiplier=1.0, colluders=0))
+    first, last = (model_weights.load(town.campaign.weights(n).read_bytes()) for n in (0, 1))
+    moved = model_weights.flatten(last.tensors) - model_weights.flatten(first.tensors)
+    assert 1e-5 < np.std(moved) < 1e-2  # noise of about one user among 4,000
+    for name in NAMES:
+        spending = Spending(town.folder / name / "spending.db", PrivacySettings(), rounds_per_day=200)
+        assert 4 < spending.spent("train") < 7
+        assert 4 < spending.spent("popularity") < 7
+        spending.close()
+
+
+def test_a_site_whose_budget_is_spent_trains_no_more_and_says_why(town) -> None:
+    town.budgets["riga"] = PrivacySettings(epsilon=6.0)
+    town.run(privacy=PrivacyOfRounds(noise_multiplier=1.0, colluders=0))
+    assert "riga" in town.rounds()[0].cohort
+    assert town.shops["riga"].trained_from == []
+
+
 def _kill(*, at):
     """A `durable.write` that dies before it writes the file of this name."""
 
@@ -395,7 +450,8 @@ def test_killed_between_the_two_writes_weights_and_state_agree(town, monkeypatch
     monkeypatch.setattr(durable, "write", write)
     with pytest.raises(KilledError):
         town.run()
-    assert [name for name in writes if name.endswith("tensors")] == ["weights-0000.safetensors", "state.safetensors", "weights-0001.safetensors"]
+    tensors = [name for name in writes if name.endswith("tensors")]
+    assert tensors == ["weights-0000.safetensors", "state.safetensors", "weights-0001.safetensors"]
     state = ServerState.from_bytes(town.campaign.state.read_bytes())
     assert state.completed == 0
     assert town.campaign.weights(state.completed).read_bytes() == state.weights()
