@@ -5,6 +5,7 @@ import logging
 import secrets
 import sqlite3
 import sys
+from contextlib import closing
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
@@ -136,6 +137,29 @@ def status(directory: Directory = _HERE, as_json: AsJson = False) -> None:
 
     answer = asking.health(settings.load(directory))
     _say(answer, as_json=as_json, text="\n".join(f"{name}: {value}" for name, value in answer.items()))
+
+
+@app.command()
+def privacy(directory: Directory = _HERE, as_json: AsJson = False) -> None:
+    """What the users of this site have spent in rounds under differential privacy, and what they may spend."""
+    from edge import settings
+    from edge.spending import Spending
+
+    loaded = settings.load(directory)
+    with closing(
+        Spending(directory / "spending.db", loaded.privacy, rounds_per_day=loaded.policy.rounds_per_day)
+    ) as books:
+        spent = {purpose: books.spent(purpose) for purpose in loaded.policy.purposes}
+        total = books.total()
+    budget, delta = loaded.privacy.epsilon, loaded.privacy.delta
+    _say(
+        {"spent": spent, "total": total, "budget": budget, "delta": delta},
+        as_json=as_json,
+        text="\n".join(
+            [f"{purpose}: epsilon {epsilon:.3g}" for purpose, epsilon in spent.items()]
+            + [f"all together: epsilon {total:.3g} at delta {delta:g}; the budget is {budget}"]
+        ),
+    )
 
 
 @app.command()

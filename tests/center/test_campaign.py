@@ -400,6 +400,8 @@ def test_under_differential_privacy_the_sum_is_noisy_and_every_edge_books_it(tow
 
 def test_a_site_whose_budget_is_spent_trains_no_more_and_says_why(town) -> None:
     town.budgets["riga"] = PrivacySettings(epsilon=6.0)
+    for shop in town.shops.values():
+        shop.weight = 1000.0
     town.run(privacy=PrivacyOfRounds(noise_multiplier=1.0, colluders=0))
     assert "riga" in town.rounds()[0].cohort
     assert town.shops["riga"].trained_from == []
