@@ -402,12 +402,12 @@ def test_the_edges_doctor_names_what_is_wrong(town, shop) -> None:
     assert found_now["certificate"].well
     assert "503" in found_now["gateway and clock"].problem  # there is no SuperLink behind this gateway
     assert str(town.settings.broker.port) in found_now["broker"].problem
-    (shop / "keys" / "mask.key").chmod(0o644)
+    (shop / "keys" / "node.key").chmod(0o644)
     later = _findings(doctor, shop, loaded, NOW + timedelta(days=400))
-    assert later["keys"].problem == "others can read mask.key"
+    assert later["keys"].problem == "others can read node.key"
     assert "certificate ends on" in later["certificate"].problem
-    (shop / "keys" / "mask.key").unlink()
-    assert "mask.key cannot be read" in _findings(doctor, shop, loaded, NOW)["keys"].problem
+    (shop / "keys" / "node.key").unlink()
+    assert "node.key cannot be read" in _findings(doctor, shop, loaded, NOW)["keys"].problem
 
 
 def test_the_centers_doctor_names_what_is_wrong(tmp_path) -> None:
