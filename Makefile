@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 export FLWR_TELEMETRY_ENABLED := 0
 export FLWR_DISABLE_UPDATE_CHECK := 1
 
-.PHONY: demo test check format install clean
+.PHONY: demo test check format vectors install clean
 
 $(VENV)/installed-%: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -30,6 +30,9 @@ check: $(VENV)/installed-test
 format: $(VENV)/installed-test
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+vectors: $(VENV)/installed-test  ## write tests/vectors anew; nothing changes unless the protocol did
+	$(BIN)/python -m simulation.vectors tests/vectors
 
 clean:
 	rm -rf $(VENV) runs build *.egg-info

@@ -68,7 +68,7 @@ class Token:
             if checksum != _checksum(body):
                 raise BadInputError("the checksum does not fit")  # noqa: TRY301 - one way out for all damage
             value = canonical.decode(body)
-            return cls(
+            token = cls(
                 federation=federation_id(value.pop("federation")),
                 site=edge_id(value.pop("site")),
                 gateway=str(value.pop("gateway")),
@@ -76,6 +76,9 @@ class Token:
             )
         except (AttributeError, KeyError, MalformedMessageError, BadInputError, TypeError, ValueError) as error:
             raise BadInputError("this token is damaged", advice=advice) from error
+        if token.to_text() != text:
+            raise BadInputError("this token is damaged", advice=advice)
+        return token
 
     def bearer(self) -> str:
         """How the secret travels in an Authorization header."""

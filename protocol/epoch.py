@@ -344,7 +344,7 @@ class EpochKeys:
         """
         value = canonical.decode(data)
         try:
-            return cls(
+            keys = cls(
                 me=EdgeId(value["me"]),
                 call=EpochCall(**value["call"]),
                 published=bytes.fromhex(value["published"]),
@@ -356,6 +356,9 @@ class EpochKeys:
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise MalformedMessageError("these are no keys of an epoch") from error
+        if keys.to_bytes() != data:
+            raise MalformedMessageError("these are no keys of an epoch as we write them")
+        return keys
 
 
 def _step(state: bytes, purpose: bytes) -> bytes:

@@ -50,7 +50,7 @@ class Segment:
     def from_json(cls, value: Any) -> Self:
         match value:
             case {"name": str(name), "length": int(length), "bound": float(bound), "bits": int(bits), **rest} if (
-                not rest
+                not rest and not isinstance(length, bool)
             ):
                 return cls(name=name, length=length, bound=bound, bits=bits)
         raise MalformedMessageError("not a segment of a vector")

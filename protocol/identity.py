@@ -244,7 +244,7 @@ class Roster:
                 "groups": list(cut),
                 "robust": bool(robust),
                 **rest,
-            } if not rest:
+            } if not rest and not isinstance(version, bool):
                 members = tuple(Member.from_json(row) for row in rows)
                 groups = tuple(_group(names) for names in cut)
             case _:

@@ -369,7 +369,7 @@ class EdgeRound:
         value = canonical.decode(data)
         try:
             keys = {EdgeId(edge): bytes.fromhex(key) for edge, key in value["opening_keys"].items()}
-            return cls(
+            turn = cls(
                 me=EdgeId(value["me"]),
                 announcement=Announcement.from_json(value["announcement"]),
                 phase=Phase(value["phase"]),
@@ -380,6 +380,9 @@ class EdgeRound:
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise MalformedMessageError("this is no round of an edge") from error
+        if turn.to_bytes() != data:
+            raise MalformedMessageError("this is no round of an edge as we write it")
+        return turn
 
 
 def _check_origin(asked: Announcement, *, roster: Roster, standing: Standing, now_ms: int) -> None:

@@ -4,12 +4,15 @@ import json
 import signal
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import click
 import typer
 
 from protocol.errors import FederationError
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 _INTERRUPTED = 130
 
@@ -19,6 +22,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="The real center and the real edges on one machine.",
 )
+bench = typer.Typer(no_args_is_help=True, help="Measure what this code claims.")
+app.add_typer(bench, name="bench")
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print the report as JSON.")]
 
 
 @app.callback()
@@ -35,7 +42,7 @@ def demo(
         float, typer.Option(min=0.01, max=1.0, help="Share of the households, for a quick look.")
     ] = 1.0,
     embedded_broker: Annotated[bool, typer.Option(help="Do without Mosquitto even where it is installed.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Bring up a federation, train on real baskets, release, serve, and report."""
     from rich.console import Console
@@ -54,6 +61,64 @@ def demo(
     else:
         reporting.print_table(report, console)
         console.print(f"report: {page.resolve().as_uri()}", soft_wrap=True)
+
+
+@bench.command("secure-sum")
+def secure_sum(
+    as_json: AsJson = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Less of everything: a look in less than a minute.")] = False,
+    plot: Annotated[Path | None, typer.Option(help="Draw how the cost grows; PNG or SVG by its ending.")] = None,
+) -> None:
+    """Time the secure sum against Flower's, against OpenSSL, and against plain averaging over the real SuperLink."""
+    from simulation.bench import plot as drawing
+    from simulation.bench import secure_sum as measured
+    from simulation.bench import tables
+
+    console = _console()
+    size = measured.QUICK if quick else measured.FULL
+    with tables.progress(console, measured.steps(size)) as advance:
+        report = measured.run(size, advance=advance)
+    if plot is not None:
+        drawing.draw_growth(report["details"]["growth"], plot)
+    if as_json:
+        print(json.dumps(report))
+    else:
+        tables.print_secure_sum(report)
+
+
+@bench.command("word-bits")
+def word_bits(
+    as_json: AsJson = False,
+    fraction: Annotated[float, typer.Option(min=0.01, max=1.0, help="Share of the households.")] = 0.15,
+    rounds: Annotated[int, typer.Option(min=1, help="Training rounds.")] = 3,
+) -> None:
+    """Train with updates in words of fewer and fewer bits, and see what it costs in quality."""
+    from center.settings import ModelSettings
+    from simulation.bench import tables
+    from simulation.bench import word_bits as measured
+
+    console = _console()
+    plan = measured.Plan(fraction=fraction, rounds=rounds)
+    with tables.progress(console, measured.steps(plan)) as advance:
+        report = measured.run(plan, model=ModelSettings(), advance=advance)
+    if as_json:
+        print(json.dumps(report))
+    else:
+        tables.print_word_bits(report)
+
+
+def _console() -> "Console":
+    """Progress on standard error, and of our own log only what went wrong: dropouts are part of what is measured."""
+    import logging
+
+    import structlog
+    from rich.console import Console
+
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
+    return Console(stderr=True)
 
 
 def main(argv: list[str] | None = None) -> int:
