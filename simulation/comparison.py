@@ -98,7 +98,10 @@ def _federated(data: Dataset, *, campaign: Path, rounds: int, advance: Advance) 
     histories = [TestHistories.of(site) for site in data.sites]
     by_round = []
     for completed in range(1, rounds + 1):
-        weights = model_weights.load(Folder(path=campaign).weights(completed).read_bytes())
+        path = Folder(path=campaign).weights(completed)
+        if not path.exists():
+            break  # steps were taken back until the campaign ended
+        weights = model_weights.load(path.read_bytes())
         parts = [
             evaluate(ModelScorer(weights, tokens, past), site.test)
             for past, site in zip(histories, data.sites, strict=True)

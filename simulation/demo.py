@@ -164,8 +164,8 @@ def _report(
             advance=advance,
         )
     compared.quality["served"] = [answers.quality for answers in served]
-    for row, ndcg in zip(rounds, compared.ndcg_by_round, strict=True):
-        row["ndcg@10"] = ndcg
+    for row in rounds:  # one that took a step back has the weights of the step before, less of it
+        row["ndcg@10"] = compared.ndcg_by_round[max(int(row["step"]) - 1, 0)]
     return {
         "dataset": data.name,
         "sites": plan.sites,
