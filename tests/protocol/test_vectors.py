@@ -18,7 +18,7 @@ from protocol.masking import Keystream, keystream
 from protocol.round_keys import Use
 from protocol.sealing import SealingKey
 from protocol.secure_sum import Phase, Round
-from simulation import vectors
+from simulation.vectors import recording as vectors
 
 FOLDER = Path(__file__).parents[1] / "vectors"
 EPOCH = json.loads((FOLDER / "epoch.json").read_text("utf-8"))

@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from protocol.errors import FederationError
-from simulation.fuzz_targets import Target, all_targets
-from simulation.mutations import Rng, pick
+from simulation.fuzzing.mutations import Rng, pick
+from simulation.fuzzing.targets import Target, all_targets
 
 _BATCH = 50
 _POOL = 64

@@ -1,11 +1,10 @@
-"""Known answers of the secure sum, for our tests and for other implementations: ``python -m simulation.vectors DIR``.
+"""Known answers of the secure sum, for our tests and for other implementations.
 
 Writes ``epoch.json``, ``round.json`` and ``faults/*.json``; what is in them stands in ``tests/vectors/README.md``. The
 same bytes come out every time, as long as ``epoch.json`` is there: it holds the one thing that is recorded.
 """
 
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,8 +15,8 @@ from protocol.identity import EdgeId
 from protocol.masking import keystream
 from protocol.messages import Abandonment
 from protocol.round_keys import Use
-from simulation import faults
-from simulation.known_round import (
+from simulation.vectors import faults
+from simulation.vectors.known_round import (
     CALL,
     CENTER,
     DROPPED,
@@ -121,15 +120,3 @@ def whole_round(known: KnownRound) -> dict[str, Any]:
         "sums": {name: total.tolist() for name, total in known.summed.sums().items()},
         "abandonments": _by_edge(lambda edge: Abandonment.signed(digest, edge=edge, key=signing_key(edge)).to_bytes()),
     }
-
-
-def main(argv: list[str]) -> int:
-    if len(argv) != 1:
-        sys.stderr.write("usage: python -m simulation.vectors DIR\n")
-        return 1
-    write(Path(argv[0]))
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

@@ -12,7 +12,7 @@ from protocol import binary, canonical
 from protocol.epoch import MOST_STEPS_AHEAD, PairRoot, Prekey
 from protocol.identity import EdgeId, FederationId, Label, Member, Roster, sign_document
 from protocol.messages import MaskedUpdate, Survivors, SurvivorSignature, Unmasking, UnmaskRequest, sealed_share
-from simulation.known_round import (
+from simulation.vectors.known_round import (
     CALL,
     CENTER,
     FEDERATION,

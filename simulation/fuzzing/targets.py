@@ -26,7 +26,8 @@ from protocol.masked_update import EdgeRound
 from protocol.messages import Abandonment, MaskedUpdate, Survivors, SurvivorSignature, Unmasking, UnmaskRequest
 from protocol.privacy import Privacy
 from protocol.secure_sum import Phase
-from simulation.known_round import (
+from simulation.fuzzing.mutations import Rng, changed_bytes, changed_value, happens, pick, written
+from simulation.vectors.known_round import (
     CALL,
     CENTER,
     FEDERATION,
@@ -41,7 +42,6 @@ from simulation.known_round import (
     seed,
     signing_key,
 )
-from simulation.mutations import Rng, changed_bytes, changed_value, happens, pick, written
 
 BERGEN, BRUGES, LUEBECK, VISBY = NAMES
 _MOST_WORDS = 1 << 12

@@ -1,0 +1,1 @@
+"""Almost valid messages for every decoder."""
