@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
@@ -62,12 +62,14 @@ class Asked:
     """One question.
 
     Attributes:
+        notes: the file that remembers how far the center has come with it.
         window: of a statistic, 0 where the question is the weights.
         training: numbers by name.
     """
 
     purpose: Purpose
     layout: Layout
+    notes: Path
     weights: bytes = b""
     window: int = 0
     training: Mapping[str, float] = field(default_factory=dict)
@@ -112,13 +114,11 @@ class Caller:
         federation: Federation,
         settings: RoundSettings,
         privacy: PrivacySettings,
-        notes: Path,
     ) -> None:
         self._row = row
         self._federation = federation
         self._settings = settings
         self._privacy = privacy
-        self._notes = notes
         self._exchange = Exchange(
             transport=federation.transport,
             seconds=settings.step_seconds,
@@ -159,13 +159,27 @@ class Caller:
         raise TooFewSurvivorsError(f"{_PATIENCE} rounds in a row failed", advice="hanse-center doctor")
 
     def _attempt(self, asked: Asked) -> Answer:
-        question = Question.load(self._notes, asked.name)
+        question = self._question(asked)
         called = self._take_up(question, asked) if question.rounds else []
         if not called:
             question, called = self._announce(question.lost([one.document for one in question.rounds]), asked)
-        return self._run(question, called)
+        return self._run(question, called, notes=asked.notes)
 
-    def _run(self, question: Question, called: Sequence[Called]) -> Answer:
+    def _question(self, asked: Asked) -> Question:
+        """How far this question has come; one that was asked before it has its answer, or this were not asked."""
+        question = Question.load(asked.notes)
+        if question is None or question.name != asked.name:
+            self.settle(asked.notes)
+            question = Question(name=asked.name)
+        return question
+
+    def settle(self, notes: Path) -> None:
+        """Write down how the rounds of an answered question ended, where a kill came in between."""
+        question = Question.load(notes)
+        for one in question.rounds if question else ():
+            self._federation.registry.settle_round(one.open(self._federation.center_key.public_key()).round)
+
+    def _run(self, question: Question, called: Sequence[Called], *, notes: Path) -> Answer:
         federation = self._federation
         self._begun = time.monotonic()
 
@@ -173,7 +187,7 @@ class Caller:
             nonlocal question
             assert round_.survivors is not None
             question = question.named(round_.survivors)
-            question.save(self._notes)
+            question.save(notes)
 
         drive = Drive(
             transport=federation.transport,
@@ -190,9 +204,7 @@ class Caller:
         except TooFewSurvivorsError:
             # A sum that is there stays in flight until its fruit is on disk: a center killed before asks for it again.
             lost = {outcome.round.announcement.round for outcome in outcomes if outcome.lost is not None}
-            question.lost([one.announcement for one in called if one.round.announcement.round in lost]).save(
-                self._notes
-            )
+            question.lost([one.announcement for one in called if one.round.announcement.round in lost]).save(notes)
             raise
 
     def _answer(self, name: str, outcomes: Sequence[Outcome]) -> Answer:
@@ -229,11 +241,13 @@ class Caller:
             if outcome.lost is not None:
                 why = "; ".join(f"{edge}: {reason}" for edge, reason in sorted(outcome.silent.items()))
                 self._end(number, outcome=f"{outcome.lost} ({why})", figures={})
-            summed = self._summed + (outcome.lost is None)
-            for edge in outcome.silent:
-                self._failures[edge] += 1
-                self._bench_until[edge] = summed + 2 ** (self._failures[edge] - 1)
-                self._benched |= {edge}
+            self._bench(outcome.silent, summed=self._summed + (outcome.lost is None))
+
+    def _bench(self, edges: Iterable[EdgeId], *, summed: int) -> None:
+        for edge in edges:
+            self._failures[edge] += 1
+            self._bench_until[edge] = summed + 2 ** (self._failures[edge] - 1)
+            self._benched |= {edge}
 
     def note(self, answer: Answer, figures: Mapping[str, float]) -> None:
         """Write rounds down whose sum is safely on disk."""
@@ -252,7 +266,8 @@ class Caller:
         roster, now_ms = self._federation.roster(), self._federation.now_ms()
         for one in question.rounds:
             announcement = one.open(self._federation.center_key.public_key())
-            if announcement.roster_version != roster.version:
+            same = (announcement.layout, announcement.training) == (asked.layout, dict(asked.training))
+            if announcement.roster_version != roster.version or not same:
                 return []
             if announcement.deadline_ms <= now_ms and one.survivors is None:
                 return []
@@ -268,8 +283,8 @@ class Caller:
         epoch = self._epochs.covering(here, roster)
         self.raise_if_stopped()
         members = here & epoch.members
-        self._benched |= here - members
-        question = self._settle(question, members)
+        self._bench(here - members, summed=self._summed + 1)
+        question = self._settle(question, members, notes=asked.notes)
         self.raise_if_stopped()
         done = {edge for outcome in self._kept.get(asked.name, ()) for edge in outcome.round.announcement.cohort}
         cohorts = [tuple(edge for edge in group if edge in members - done) for group in roster.groups]
@@ -281,7 +296,7 @@ class Caller:
             )
         called = [self._called(asked, edges, epoch, roster) for edges in cohorts]
         question = replace(question, rounds=tuple(Announced(document=one.announcement) for one in called))
-        question.save(self._notes)
+        question.save(asked.notes)
         return question, called
 
     def _called(self, asked: Asked, edges: Group, epoch: KeyEpoch, roster: Roster) -> Called:
@@ -315,7 +330,7 @@ class Caller:
             weights=asked.weights,
         )
 
-    def _settle(self, question: Question, edges: frozenset[EdgeId]) -> Question:
+    def _settle(self, question: Question, edges: frozenset[EdgeId], *, notes: Path) -> Question:
         """Have lost rounds of this question given up, so that their edges may be asked it again (SPEC 8)."""
         settled = []
         for lost in question.given_up:
@@ -324,7 +339,7 @@ class Caller:
             settled.append(self._given_up(lost, announcement, concerned))
         question = replace(question, given_up=tuple(settled))
         if question.given_up:
-            question.save(self._notes)
+            question.save(notes)
         return question
 
     def _given_up(self, lost: GivenUp, announcement: Announcement, concerned: frozenset[EdgeId]) -> GivenUp:

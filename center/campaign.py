@@ -64,6 +64,16 @@ class Folder:
         return self.path / "question.json"
 
     @property
+    def statistic(self) -> Path:
+        """The same of the popularity statistic, which all campaigns go on with."""
+        return self.path.parent / "popularity.json"
+
+    def window(self) -> int:
+        """Of the statistic: one more than other campaigns have counted. A campaign that failed leaves its own open."""
+        counted = {path.parent for path in self.path.parent.glob("*/popularity-*.npy")}
+        return len(counted - {self.path}) + 1
+
+    @property
     def state(self) -> Path:
         """Round number, weights and optimizer state in one file, so that they cannot disagree."""
         return self.path / "state.safetensors"
@@ -86,16 +96,16 @@ def run_campaign(row: CampaignRow, *, folder: Folder, around: Surroundings, sett
         federation=around.federation,
         settings=settings.rounds,
         privacy=settings.privacy,
-        notes=folder.question,
     )
-    popularity = _popularity(row, folder, caller, around=around, settings=settings)
+    popularity = _popularity(folder, caller, around=around, settings=settings)
     state = _state(folder, popularity, around)
     while state.completed < row.rounds and state.halvings <= _MOST_HALVINGS:
         state = _train(folder, state, caller, around=around, settings=settings)
+    caller.settle(folder.question)
 
 
 def _popularity(
-    row: CampaignRow, folder: Folder, caller: Caller, *, around: Surroundings, settings: CenterSettings
+    folder: Folder, caller: Caller, *, around: Surroundings, settings: CenterSettings
 ) -> NDArray[np.float64]:
     """Federation-wide counts of each row: of this campaign's window from one exact sum, and of those before."""
     path = folder.popularity(around.catalogue_version)
@@ -108,7 +118,8 @@ def _popularity(
         asked = Asked(
             purpose=Purpose.POPULARITY,
             layout=lessons.popularity_layout(around.items, private_bound=settings.private_bound),
-            window=around.federation.registry.campaign_number(row.id),
+            notes=folder.statistic,
+            window=folder.window(),
             training={"catalogue_version": float(around.catalogue_version)},
         )
         answer = caller.until_summed(asked)
@@ -149,6 +160,7 @@ def _train(
             word_bits=settings.rounds.word_bits,
             private_bound=settings.private_bound,
         ),
+        notes=folder.question,
         weights=weights,
         training={
             "catalogue_version": float(around.catalogue_version),

@@ -95,18 +95,17 @@ class Question:
         }
 
     @classmethod
-    def load(cls, path: Path, name: str) -> "Question":
-        """What was saved of this question; a new one if another was asked last.
+    def load(cls, path: Path) -> "Question | None":
+        """The question that was asked last, if there was one.
 
         Raises:
             MalformedMessageError: the file is damaged.
         """
         if not path.exists():
-            return cls(name=name)
+            return None
         value = canonical.decode(path.read_bytes())
         try:
-            if value["name"] != name:
-                return cls(name=name)
+            name = str(value["name"])
             rounds = tuple(_announced(one) for one in value["rounds"])
             given_up = tuple(_given_up(one) for one in value["given_up"])
         except (KeyError, TypeError, ValueError) as error:

@@ -253,7 +253,7 @@ class Registry:
             return cursor.lastrowid
 
     def campaign_number(self, campaign: str) -> int:
-        """1 for the first campaign of the federation, and so on: the window that its statistics count."""
+        """1 for the first campaign of the federation, and so on."""
         row = self._connection.execute("SELECT rowid FROM campaigns WHERE id = ?", (campaign,)).fetchone()
         return int(row[0])
 
@@ -263,6 +263,11 @@ class Registry:
                 "UPDATE rounds SET seconds = ?, outcome = ?, figures = ? WHERE round = ?",
                 (seconds, outcome, json.dumps(dict(figures)), number),
             )
+
+    def settle_round(self, number: int) -> None:
+        """Write down that a round was summed if nobody has said yet how it ended: its fruit is on disk."""
+        with self._transaction() as db:
+            db.execute("UPDATE rounds SET outcome = 'summed' WHERE round = ? AND outcome = 'announced'", (number,))
 
     def rounds(self, campaign: str) -> tuple[RoundRow, ...]:
         """The rounds of a campaign, oldest first."""

@@ -98,6 +98,7 @@ class Town:
         self.center_roster = self.edge_roster = self.roster_of(1, self.names)
         self.budgets = dict.fromkeys(self.names, PrivacySettings())
         self.wakes = []
+        self.running = "spring"
         self.stopped = False
         self.ledgers = {name: Ledger(folder / name / "state.db") for name in self.names if not (folder / name).mkdir()}
         self.registry = Registry(folder / "registry.db")
@@ -156,6 +157,7 @@ class Town:
         return replace(around, **changes)
 
     def run(self, *, rounds=ROUNDS, campaign="spring", privacy=NO_NOISE, **changes):
+        self.running = campaign
         run_campaign(
             self.registry.campaign(campaign),
             folder=self.campaign,
@@ -165,7 +167,7 @@ class Town:
 
     @property
     def campaign(self):
-        return Folder(path=self.folder / "campaign")
+        return Folder(path=self.folder / "campaigns" / self.running)
 
     def rounds(self):
         return self.registry.rounds("spring")
@@ -350,9 +352,19 @@ def test_a_second_campaign_counts_no_event_twice(town) -> None:
     for shop in town.shops.values():
         shop.events += 2
     town.registry.ask_campaign("autumn", submodel="recommend", rounds=0, now_ms=2)
-    town.campaign.popularity(1).unlink()
     town.run(campaign="autumn")
     assert np.array_equal(np.load(town.campaign.popularity(1)), np.full(ITEMS + 1, 2 * len(NAMES)))
+
+
+def test_what_a_failed_campaign_counted_and_lost_the_next_one_counts(town) -> None:
+    """Its edges have answered; unless the lost round is given up, they would say that nothing has happened since."""
+    town.transport.swallows = {(name, Action.SIGN_SURVIVORS) for name in NAMES}
+    with pytest.raises(TooFewSurvivorsError):
+        town.run()
+    town.transport.swallows = set()
+    town.registry.ask_campaign("autumn", submodel="recommend", rounds=0, now_ms=2)
+    town.run(campaign="autumn")
+    assert np.array_equal(np.load(town.campaign.popularity(1)), np.full(ITEMS + 1, len(NAMES)))
 
 
 def test_a_step_that_makes_validation_worse_is_taken_back_by_halves(town) -> None:
@@ -511,6 +523,23 @@ def test_a_center_killed_after_the_sum_and_before_it_is_on_disk_asks_for_it_agai
     town.run()
     assert [row.round for row in town.rounds()] == [1, 2, 3, 4]
     assert len(town.shops["riga"].trained_from) == 3
+
+
+def test_killed_between_the_state_and_the_books_the_books_are_mended(town, monkeypatch) -> None:
+    note = calling.Caller.note
+
+    def die(self, answer, figures):
+        if figures.get("step") in {1.0, 3.0}:
+            raise KilledError
+        note(self, answer, figures)
+
+    for _ in range(2):
+        monkeypatch.setattr(calling.Caller, "note", die)
+        with pytest.raises(KilledError):
+            town.run()
+    monkeypatch.setattr(calling.Caller, "note", note)
+    town.run()
+    assert [(row.round, row.outcome) for row in town.rounds()] == [(number, "summed") for number in (1, 2, 3, 4)]
 
 
 def test_a_finished_campaign_asks_nobody_again(town) -> None:
