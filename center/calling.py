@@ -242,6 +242,7 @@ class Caller:
                 why = "; ".join(f"{edge}: {reason}" for edge, reason in sorted(outcome.silent.items()))
                 self._end(number, outcome=f"{outcome.lost} ({why})", figures={})
             self._bench(outcome.silent, summed=self._summed + (outcome.lost is None))
+            self._epochs.leave_out(outcome.silent)
 
     def _bench(self, edges: Iterable[EdgeId], *, summed: int) -> None:
         for edge in edges:

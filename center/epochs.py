@@ -3,8 +3,8 @@
 The center carries what the edges sign and seal for one another. It can leave somebody out, and read nothing.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from hashlib import sha256
 
 import structlog
@@ -63,6 +63,11 @@ class Epochs:
         if current is None or self._is_over(current, roster) or not edges <= current.members:
             current = self._current = self._open(edges, roster)
         return current
+
+    def leave_out(self, edges: Iterable[EdgeId]) -> None:
+        """These may have lost their keys: the next time that one of them is wanted, a new epoch is opened."""
+        if self._current is not None:
+            self._current = replace(self._current, members=self._current.members - frozenset(edges))
 
     def _is_over(self, epoch: KeyEpoch, roster: Roster) -> bool:
         steps = self.registry.next_round() - epoch.call.first_round

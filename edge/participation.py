@@ -247,29 +247,25 @@ class Participation:
             self.ratchet.save(replace(secrets, round=after))
 
     def _abandon(self, request: Request) -> bytes:
-        """Give a round up: the one in flight, or one that this edge will now never begin (SPEC 8.2)."""
+        """Give a round up: the one in flight, one whose keys are gone, or one that this edge will now never begin.
+
+        Raises:
+            PeerMisbehavedError: this edge has helped to open it, or has no part in it.
+        """
         asked, secrets = Announcement.open(request.document, key=self.center), self._secrets()
         digest = asked.digest()
+        if self.me not in asked.cohort:
+            raise PeerMisbehavedError(f"this edge has no part in round {asked.round}")
         if self.ledger.has_opened(digest):
             raise PeerMisbehavedError(f"round {asked.round} has been opened, it cannot be given up")
-        turn = secrets.round
-        if turn is None or turn.announcement.digest() != digest:
-            if self.ledger.round_of(digest) is None:
-                self._refuse_to_begin(asked)
-            elif turn is not None and turn.announcement.round > asked.round:
-                raise OutOfTurnError(f"round {asked.round} is over here")
-            # Begun and nothing kept of it: a crash took its keys, so nobody can open it with this edge's help.
-            turn = EdgeRound(me=self.me, announcement=asked)
-        after, reply = turn.abandon(identity_key=self.keys.identity)
-        self.ratchet.save(
-            replace(secrets, round=after, last_round=max(secrets.last_round, self.ledger.standing().last_round))
-        )
-        return reply
-
-    def _refuse_to_begin(self, asked: Announcement) -> None:
-        if asked.round <= self.ledger.standing().last_round or self.me not in asked.cohort:
-            raise OutOfTurnError(f"this edge has no part in round {asked.round}")
-        self.ledger.give_up(asked, now_ms=self.now_ms())
+        if secrets.round is not None and secrets.round.announcement.digest() == digest:
+            after, reply = secrets.round.abandon(identity_key=self.keys.identity)
+            self._keep_turn(secrets, secrets.round, after)
+            return reply
+        if asked.round > self.ledger.standing().last_round:
+            self.ledger.give_up(asked, now_ms=self.now_ms())
+        # Its number is used up and nothing is kept of it: nobody can open it with this edge's help.
+        return EdgeRound(me=self.me, announcement=asked).abandon(identity_key=self.keys.identity)[1]
 
     def _reopen(self, request: Request) -> bytes:
         """Free a question whose sum nobody can open any more (SPEC 8.3).

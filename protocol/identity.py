@@ -4,6 +4,7 @@ Every signature is Ed25519 over ``label || 0x00 || body``: a signature given for
 """
 
 import re
+from bisect import bisect_left
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
@@ -201,9 +202,9 @@ class Roster:
         Raises:
             NotAdmittedError: it is not in the roster.
         """
-        for member in self.members:
-            if member.edge == edge:
-                return member
+        place = bisect_left(self.members, edge, key=lambda member: member.edge)
+        if place < len(self.members) and self.members[place].edge == edge:
+            return self.members[place]
         raise NotAdmittedError(f"{edge} is not in roster {self.version}")
 
     def group_of(self, edge: EdgeId) -> Group:

@@ -317,6 +317,19 @@ def test_a_new_epoch_is_opened_for_an_edge_that_comes_late_and_for_no_other_reas
     assert town.transport.sent.count(("bergen", Action.PREKEY)) == 2
 
 
+def test_an_edge_that_lost_its_keys_is_back_with_the_next_epoch_and_that_comes_soon(town) -> None:
+    def lose(_requests):
+        if len(town.registry.rounds("long")) == 1:
+            Ratchet(town.folder / "riga" / "ratchet").forget()
+
+    town.transport.before_send = lose
+    town.registry.ask_campaign("long", submodel="recommend", rounds=5, now_ms=2)
+    town.run(campaign="long")
+    survivors = [row.figures["survivors"] for row in town.registry.rounds("long")]
+    assert survivors == [3, 3, 4, 4, 4, 4]
+    assert town.transport.sent.count(("bergen", Action.PREKEY)) == 2
+
+
 def test_everybody_who_failed_is_named_whether_it_refused_or_was_silent(town) -> None:
     town.shops["riga"].refusal = "busy"
     town.transport.swallows = {("visby", Action.MASKED_UPDATE)}
