@@ -1,60 +1,34 @@
 """Asks one question until it has a sum: gathers a cohort, sees to its keys, runs rounds, gives lost ones up."""
 
 import time
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
 import structlog
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from numpy.typing import NDArray
 
 from center.epochs import Epochs, KeyEpoch
 from center.exchange import Exchange
-from center.in_flight import Announced, GivenUp, Question
-from center.registry import CampaignRow, Registry
+from center.federation import Federation
+from center.gathering import Gathering
+from center.giving_up import GivingUp
+from center.in_flight import Announced, Question
+from center.registry import CampaignRow
 from center.rounds import Called, Drive, Outcome
 from center.settings import PrivacySettings, RoundSettings
-from protocol import binary, cohort
+from protocol import cohort
 from protocol.announcement import Announcement, Purpose
-from protocol.errors import FederationError, TooFewSurvivorsError, UnavailableError
+from protocol.errors import TooFewSurvivorsError, UnavailableError
 from protocol.fixed_point import Layout
-from protocol.identity import EdgeId, Group, Roster
-from protocol.messages import Abandonment
+from protocol.identity import Group, Roster
 from protocol.privacy import plain
 from protocol.secure_sum import Round
-from protocol.transport import Action, Request, Transport
 
 _log = structlog.get_logger(__name__)
 _PATIENCE = 10
-_LOOK_SECONDS = 0.5
-
-
-class StoppedError(Exception):
-    """The center was told to stop; the campaign goes on when it serves again."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Federation:
-    """What is needed to ask edges anything.
-
-    Attributes:
-        roster: reads the signed roster in force; sites are admitted and removed while a campaign runs.
-        wake: tells edges over MQTT that a round is coming, and until when (ms UTC).
-        stopped: the center is shutting down.
-    """
-
-    roster: Callable[[], Roster]
-    center_epoch: int
-    center_key: Ed25519PrivateKey
-    transport: Transport
-    registry: Registry
-    wake: Callable[[str, int], None]
-    stopped: Callable[[], bool]
-    now_ms: Callable[[], int]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,10 +107,8 @@ class Caller:
             hours=settings.epoch_hours,
             now_ms=federation.now_ms,
         )
-        self._benched: frozenset[EdgeId] = frozenset()
-        self._bench_until: dict[EdgeId, int] = {}
-        self._failures: Counter[EdgeId] = Counter()
-        self._summed = 0
+        self._gathering = Gathering(row.id, federation=federation, settings=settings)
+        self._giving_up = GivingUp(federation=federation, exchange=self._exchange)
         self._kept: dict[str, list[Outcome]] = {}
         self._begun = time.monotonic()
 
@@ -197,7 +169,7 @@ class Caller:
             stopped=federation.stopped,
         )
         outcomes = drive.run(called, named=named)
-        self.raise_if_stopped()
+        self._federation.raise_if_stopped()
         self._judge(outcomes)
         try:
             return self._answer(question.name, outcomes)
@@ -218,8 +190,7 @@ class Caller:
         if not summed or (robust and len(summed) < cohort.FEWEST_GROUPS):
             self._kept = {name: summed}
             raise next(outcome.lost for outcome in outcomes if outcome.lost is not None)
-        self._summed += 1
-        self._benched = frozenset(edge for edge, until in self._bench_until.items() if until > self._summed)
+        self._gathering.note_sum()
         return Answer(
             groups=tuple(self._plain(outcome.round.sums()) for outcome in summed),
             numbers=tuple(outcome.round.announcement.round for outcome in summed),
@@ -235,20 +206,14 @@ class Caller:
         return plain(sums, privacy=announced) if announced else sums
 
     def _judge(self, outcomes: Sequence[Outcome]) -> None:
-        """Bench who did not help: back after one sum, then after two, then four, lest one edge cost every round."""
+        """Bench who did not help, and write lost rounds down."""
         for outcome in outcomes:
             number = outcome.round.announcement.round
             if outcome.lost is not None:
                 why = "; ".join(f"{edge}: {reason}" for edge, reason in sorted(outcome.silent.items()))
                 self._end(number, outcome=f"{outcome.lost} ({why})", figures={})
-            self._bench(outcome.silent, summed=self._summed + (outcome.lost is None))
+            self._gathering.bench(outcome.silent, summed=outcome.lost is None)
             self._epochs.leave_out(outcome.silent)
-
-    def _bench(self, edges: Iterable[EdgeId], *, summed: int) -> None:
-        for edge in edges:
-            self._failures[edge] += 1
-            self._bench_until[edge] = summed + 2 ** (self._failures[edge] - 1)
-            self._benched |= {edge}
 
     def note(self, answer: Answer, figures: Mapping[str, float]) -> None:
         """Write rounds down whose sum is safely on disk."""
@@ -274,19 +239,19 @@ class Caller:
                 return []
             round_ = Round.announce(announcement, roster=roster, survivors=one.survivors)
             called.append(Called(round=round_, announcement=one.document, weights=asked.weights))
-        self._wake()
+        self._gathering.wake()
         _log.info("rounds taken up again", rounds=[one.round.announcement.round for one in called])
         return called
 
     def _announce(self, question: Question, asked: Asked) -> tuple[Question, list[Called]]:
         """Announce one round to each cohort, with everything about them on disk first."""
-        roster, here = self._gather()
+        roster, here = self._gathering.gather()
         epoch = self._epochs.covering(here, roster)
-        self.raise_if_stopped()
+        self._federation.raise_if_stopped()
         members = here & epoch.members
-        self._bench(here - members, summed=self._summed + 1)
-        question = self._settle(question, members, notes=asked.notes)
-        self.raise_if_stopped()
+        self._gathering.bench(here - members, summed=True)
+        question = self._giving_up.settle(question, members, notes=asked.notes)
+        self._federation.raise_if_stopped()
         done = {edge for outcome in self._kept.get(asked.name, ()) for edge in outcome.round.announcement.cohort}
         cohorts = [tuple(edge for edge in group if edge in members - done) for group in roster.groups]
         cohorts = [edges for edges in cohorts if len(edges) >= self._settings.min_cohort]
@@ -330,74 +295,3 @@ class Caller:
             announcement=announcement.sign(federation.center_key),
             weights=asked.weights,
         )
-
-    def _settle(self, question: Question, edges: frozenset[EdgeId], *, notes: Path) -> Question:
-        """Have lost rounds of this question given up, so that their edges may be asked it again (SPEC 8)."""
-        settled = []
-        for lost in question.given_up:
-            announcement = Announced(document=lost.document).open(self._federation.center_key.public_key())
-            concerned = edges & set(announcement.cohort)
-            settled.append(self._given_up(lost, announcement, concerned))
-        question = replace(question, given_up=tuple(settled))
-        if question.given_up:
-            question.save(notes)
-        return question
-
-    def _given_up(self, lost: GivenUp, announcement: Announcement, concerned: frozenset[EdgeId]) -> GivenUp:
-        waiting = concerned - lost.reopened
-        if not waiting:
-            return lost
-        request = Request(action=Action.ABANDON, document=lost.document)
-        answers = self._exchange.ask(dict.fromkeys(waiting - set(lost.abandonments), request))
-        signed = {edge: paper for edge, paper in answers.items() if self._is_abandonment(edge, paper, announcement)}
-        lost = lost.with_answers(signed, ())
-        papers = binary.join([lost.abandonments[edge] for edge in sorted(lost.abandonments)])
-        request = Request(action=Action.REOPEN, document=lost.document, papers=papers)
-        return lost.with_answers({}, self._exchange.ask(dict.fromkeys(waiting, request)))
-
-    def _is_abandonment(self, edge: EdgeId, paper: bytes, announcement: Announcement) -> bool:
-        try:
-            abandonment = Abandonment.from_bytes(paper)
-            abandonment.check(self._federation.roster().member(edge).identity_key())
-        except FederationError as error:
-            _log.warning("abandonment refused", edge=edge, why=str(error))
-            return False
-        return (abandonment.edge, abandonment.announcement) == (edge, announcement.digest())
-
-    def _gather(self) -> tuple[Roster, frozenset[EdgeId]]:
-        """Wake the edges and wait until all are there, or long enough for those that are."""
-        federation, settings = self._federation, self._settings
-        patience_ms = int(1000 * settings.gather_seconds)
-        began_ms = wake_ms = federation.now_ms()
-        while True:
-            self.raise_if_stopped()
-            if federation.now_ms() >= wake_ms:  # an edge goes back to sleep when the last wake is over
-                wake_ms = federation.now_ms() + patience_ms
-                self._wake()
-            roster = federation.roster()
-            admitted = frozenset(member.edge for member in roster.members)
-            here = self._online() & admitted
-            late = federation.now_ms() > began_ms + patience_ms
-            ready = here - self._benched
-            if late and len(ready) < settings.min_cohort:
-                ready = here
-            if len(ready) >= settings.min_cohort and (late or admitted - self._benched <= here):
-                return roster, ready
-            time.sleep(_LOOK_SECONDS)
-
-    def _wake(self) -> None:
-        settings = self._settings
-        seconds = settings.gather_seconds + settings.deadline_seconds
-        self._federation.wake(self._row.id, self._federation.now_ms() + int(1000 * seconds))
-
-    def _online(self) -> frozenset[EdgeId]:
-        try:
-            return self._federation.transport.online()
-        except UnavailableError as error:
-            _log.warning("waiting for SuperLink", why=error.line())
-            return frozenset()
-
-    def raise_if_stopped(self) -> None:
-        """Raise StoppedError if the center has been told to stop."""
-        if self._federation.stopped():
-            raise StoppedError

@@ -15,7 +15,8 @@ import structlog
 from numpy.typing import NDArray
 
 from center import averaging, durable, robustness
-from center.calling import Answer, Asked, Caller, Federation
+from center.calling import Answer, Asked, Caller
+from center.federation import Federation
 from center.registry import CampaignRow
 from center.settings import CenterSettings
 from protocol import lessons

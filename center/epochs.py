@@ -13,7 +13,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from center.exchange import Exchange
 from center.registry import Registry
 from protocol import binary
-from protocol.epoch import MOST_STEPS_AHEAD, EpochCall, PairRoot, Prekey
+from protocol.epoch import EpochCall, PairRoot, Prekey
+from protocol.epoch_keys import MOST_STEPS_AHEAD
 from protocol.errors import FederationError
 from protocol.identity import EdgeId, Roster
 from protocol.transport import Action, Request

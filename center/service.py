@@ -13,9 +13,9 @@ from typing import Any
 import structlog
 
 from center import admission, learning, road
-from center.calling import Federation, StoppedError
 from center.campaign import Folder, Surroundings, run_campaign
 from center.enrolment import Reception
+from center.federation import Federation, StoppedError
 from center.flower_app import FlowerCenter
 from center.founding import open_repository, signing
 from center.gateway import Gateway

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edge import durable
+from protocol.acceptance import Standing
 from protocol.announcement import Announcement, Purpose
 from protocol.errors import RefusedByPolicyError, UnavailableError
-from protocol.masked_update import Standing
 
 _DAY_MS = 24 * 60 * 60 * 1000
 _ANSWERS_KEPT = 2

@@ -20,7 +20,8 @@ from edge.settings import PolicySettings
 from edge.spending import Spending
 from protocol import binary, cohort, privacy
 from protocol.announcement import Announcement
-from protocol.epoch import EpochCall, EpochKeys
+from protocol.epoch import EpochCall
+from protocol.epoch_keys import EpochKeys
 from protocol.errors import FederationError, OutOfTurnError, PeerMisbehavedError
 from protocol.fixed_point import Layout
 from protocol.identity import EdgeId, Roster

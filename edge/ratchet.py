@@ -15,7 +15,7 @@ from pathlib import Path
 
 from edge import durable
 from protocol import canonical
-from protocol.epoch import EpochKeys
+from protocol.epoch_keys import EpochKeys
 from protocol.errors import MalformedMessageError
 from protocol.masked_update import EdgeRound
 

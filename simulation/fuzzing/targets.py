@@ -18,7 +18,8 @@ from protocol.announcement import Announcement
 from protocol.bundle import CARD, Entry, FileDigest, Manifest
 from protocol.card import BundleCard, CatalogueCard
 from protocol.enrolment import EnrolmentAnswer, EnrolmentRequest, Token
-from protocol.epoch import EpochCall, EpochKeys, PairRoot, Prekey
+from protocol.epoch import EpochCall, PairRoot, Prekey
+from protocol.epoch_keys import EpochKeys
 from protocol.errors import MalformedMessageError
 from protocol.fixed_point import Segment, words_of
 from protocol.identity import EdgeId, Label, Roster, sign

@@ -9,7 +9,8 @@ from dataclasses import replace
 from typing import Any
 
 from protocol import binary, canonical
-from protocol.epoch import MOST_STEPS_AHEAD, PairRoot, Prekey
+from protocol.epoch import PairRoot, Prekey
+from protocol.epoch_keys import MOST_STEPS_AHEAD
 from protocol.identity import EdgeId, FederationId, Label, Member, Roster, sign_document
 from protocol.messages import MaskedUpdate, Survivors, SurvivorSignature, Unmasking, UnmaskRequest, sealed_share
 from simulation.vectors.known_round import (

@@ -15,11 +15,13 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from numpy.typing import NDArray
 
 from protocol import binary
+from protocol.acceptance import Standing
 from protocol.announcement import Announcement, Purpose
-from protocol.epoch import EpochCall, EpochKeys, PairRoot
+from protocol.epoch import EpochCall, PairRoot
+from protocol.epoch_keys import EpochKeys
 from protocol.fixed_point import Segment
 from protocol.identity import EdgeId, FederationId, Member, Roster
-from protocol.masked_update import EdgeRound, Standing
+from protocol.masked_update import EdgeRound
 from protocol.sealing import SealingKey
 from protocol.secure_sum import Phase, Round
 

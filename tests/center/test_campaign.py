@@ -9,10 +9,10 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from center import calling, durable
+from center import calling, durable, gathering
 from center.averaging import ServerState
-from center.calling import Federation, StoppedError
 from center.campaign import Folder, Surroundings, run_campaign
+from center.federation import Federation, StoppedError
 from center.registry import Registry
 from center.settings import CenterSettings, RoundSettings
 from center.settings import PrivacySettings as PrivacyOfRounds
@@ -225,7 +225,7 @@ class Line:
 
 @pytest.fixture
 def town(tmp_path, monkeypatch):
-    monkeypatch.setattr(calling, "_LOOK_SECONDS", 0)
+    monkeypatch.setattr(gathering, "_LOOK_SECONDS", 0)
     town = Town(tmp_path)
     yield town
     town.close()
@@ -408,7 +408,7 @@ def test_a_step_that_stays_bad_ends_the_campaign_near_the_best_weights(town) -> 
 
 
 def test_sums_of_groups_are_trimmed_so_that_one_poisoned_group_changes_nothing(tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(calling, "_LOOK_SECONDS", 0)
+    monkeypatch.setattr(gathering, "_LOOK_SECONDS", 0)
     names = tuple(EdgeId(f"site-{number:02}") for number in range(24))
     town = Town(tmp_path, names)
     town.policies = dict.fromkeys(names, PolicySettings(groups=True))

@@ -8,11 +8,13 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from protocol import binary
+from protocol.acceptance import Standing
 from protocol.announcement import Announcement, Purpose
-from protocol.epoch import EpochCall, EpochKeys, PairRoot
+from protocol.epoch import EpochCall, PairRoot
+from protocol.epoch_keys import EpochKeys
 from protocol.fixed_point import Segment, resolution
 from protocol.identity import EdgeId, FederationId, Member, Roster
-from protocol.masked_update import EdgeRound, Standing
+from protocol.masked_update import EdgeRound
 from protocol.messages import MaskedUpdate, UnmaskRequest
 from protocol.packing import unpack
 from protocol.round_keys import Use, mask_seed, own

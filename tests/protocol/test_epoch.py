@@ -7,7 +7,8 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from protocol import binary, canonical
-from protocol.epoch import MOST_STEPS_AHEAD, EpochCall, EpochKeys, PairRoot, Prekey
+from protocol.epoch import EpochCall, PairRoot, Prekey
+from protocol.epoch_keys import MOST_STEPS_AHEAD, EpochKeys
 from protocol.errors import (
     BadSignatureError,
     MalformedMessageError,

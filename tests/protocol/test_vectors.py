@@ -9,11 +9,13 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from protocol import binary, errors, round_keys
+from protocol.acceptance import Standing
 from protocol.announcement import Announcement
-from protocol.epoch import EpochCall, EpochKeys, PairRoot
+from protocol.epoch import EpochCall, PairRoot
+from protocol.epoch_keys import EpochKeys
 from protocol.fixed_point import encode
 from protocol.identity import FederationId, Roster
-from protocol.masked_update import EdgeRound, Standing
+from protocol.masked_update import EdgeRound
 from protocol.masking import Keystream, keystream
 from protocol.round_keys import Use
 from protocol.sealing import SealingKey

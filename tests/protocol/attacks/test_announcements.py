@@ -7,7 +7,7 @@ import pytest
 
 from edge import policy
 from edge.settings import PolicySettings
-from protocol.epoch import MOST_STEPS_AHEAD
+from protocol.epoch_keys import MOST_STEPS_AHEAD
 from protocol.errors import MalformedMessageError, PeerMisbehavedError, RefusedByPolicyError, UntrustedError
 from protocol.fixed_point import Segment, decode
 from protocol.masking import Sign, apply_mask

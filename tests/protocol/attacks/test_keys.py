@@ -6,7 +6,8 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from protocol import binary
-from protocol.epoch import EpochKeys, PairRoot, Prekey
+from protocol.epoch import PairRoot, Prekey
+from protocol.epoch_keys import EpochKeys
 from protocol.errors import BadSignatureError, NotAdmittedError, PeerMisbehavedError, UntrustedError
 from protocol.identity import Member, Roster
 from protocol.messages import Survivors, SurvivorSignature

@@ -9,7 +9,8 @@ import pytest
 
 from edge.ratchet import Ratchet
 from protocol import binary, round_keys
-from protocol.epoch import EpochCall, EpochKeys, PairRoot
+from protocol.epoch import EpochCall, PairRoot
+from protocol.epoch_keys import EpochKeys
 from protocol.errors import PeerMisbehavedError, UntrustedError
 from protocol.messages import Survivors
 from protocol.transport import Action
