@@ -1,6 +1,7 @@
 """Asks one question until it has a sum: gathers a cohort, sees to its keys, runs rounds, gives lost ones up."""
 
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
@@ -15,7 +16,7 @@ from center.exchange import Exchange
 from center.federation import Federation
 from center.gathering import Gathering
 from center.giving_up import GivingUp
-from center.in_flight import Announced, Question
+from center.in_flight import Announced, Question, load_round, save_round
 from center.registry import CampaignRow
 from center.rounds import Called, Drive, Outcome
 from center.settings import PrivacySettings, RoundSettings
@@ -25,10 +26,12 @@ from protocol.errors import TooFewSurvivorsError, UnavailableError
 from protocol.fixed_point import Layout
 from protocol.identity import Group, Roster
 from protocol.privacy import plain
-from protocol.secure_sum import Round
+from protocol.secure_sum import Phase, Round
 
 _log = structlog.get_logger(__name__)
 _PATIENCE = 10
+_REPETITIONS = 4
+"""So often the shares of a partly opened round are asked for before it is given up."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,6 +113,7 @@ class Caller:
         self._gathering = Gathering(row.id, federation=federation, settings=settings)
         self._giving_up = GivingUp(federation=federation, exchange=self._exchange)
         self._kept: dict[str, list[Outcome]] = {}
+        self._stuck: Counter[str] = Counter()
         self._begun = time.monotonic()
 
     def until_summed(self, asked: Asked) -> Answer:
@@ -132,24 +136,33 @@ class Caller:
 
     def _attempt(self, asked: Asked) -> Answer:
         question = self._question(asked)
-        called = self._take_up(question, asked) if question.rounds else []
+        open_ = [one for one in question.rounds if self._number(one) not in self._kept_numbers(asked.name)]
+        called = self._take_up(open_, asked) if open_ else []
         if not called:
-            question, called = self._announce(question.lost([one.document for one in question.rounds]), asked)
+            question, called = self._announce(question.lost([one.document for one in open_]), asked)
         return self._run(question, called, notes=asked.notes)
+
+    def _number(self, one: Announced) -> int:
+        return one.open(self._federation.center_key.public_key()).round
+
+    def _kept_numbers(self, name: str) -> set[int]:
+        return {outcome.round.announcement.round for outcome in self._kept.get(name, ())}
 
     def _question(self, asked: Asked) -> Question:
         """How far this question has come; one that was asked before it has its answer, or this were not asked."""
         question = Question.load(asked.notes)
         if question is None or question.name != asked.name:
             self.settle(asked.notes)
-            question = Question(name=asked.name)
+            # Who answered a lost round of the last window and not the one after it has told nobody: it may tell now.
+            given_up = question.given_up if question is not None and asked.window else ()
+            question = Question(name=asked.name, given_up=given_up)
         return question
 
     def settle(self, notes: Path) -> None:
         """Write down how the rounds of an answered question ended, where a kill came in between."""
         question = Question.load(notes)
         for one in question.rounds if question else ():
-            self._federation.registry.settle_round(one.open(self._federation.center_key.public_key()).round)
+            self._federation.registry.settle_round(self._number(one))
 
     def _run(self, question: Question, called: Sequence[Called], *, notes: Path) -> Answer:
         federation = self._federation
@@ -158,6 +171,7 @@ class Caller:
         def named(round_: Round) -> None:
             nonlocal question
             assert round_.survivors is not None
+            save_round(round_, _checkpoint(notes, round_.announcement))
             question = question.named(round_.survivors)
             question.save(notes)
 
@@ -175,9 +189,18 @@ class Caller:
             return self._answer(question.name, outcomes)
         except TooFewSurvivorsError:
             # A sum that is there stays in flight until its fruit is on disk: a center killed before asks for it again.
-            lost = {outcome.round.announcement.round for outcome in outcomes if outcome.lost is not None}
-            question.lost([one.announcement for one in called if one.round.announcement.round in lost]).save(notes)
+            # So does one that is partly opened: those edges cannot give it up, the rest may answer after all.
+            self._stuck[question.name] += 1
+            lost = [
+                one.announcement
+                for one, outcome in zip(called, outcomes, strict=True)
+                if outcome.lost is not None and not self._may_be_opened_yet(question.name, outcome)
+            ]
+            question.lost(lost).save(notes)
             raise
+
+    def _may_be_opened_yet(self, name: str, outcome: Outcome) -> bool:
+        return outcome.round.phase is Phase.UNMASKING and self._stuck[name] % _REPETITIONS != 0
 
     def _answer(self, name: str, outcomes: Sequence[Outcome]) -> Answer:
         """The sums so far, if they suffice.
@@ -226,22 +249,30 @@ class Caller:
         self._federation.registry.end_round(number, seconds=seconds, outcome=outcome, figures=figures)
         _log.info("round over", round=number, seconds=round(seconds, 1), outcome=outcome, **figures)
 
-    def _take_up(self, question: Question, asked: Asked) -> list[Called]:
+    def _take_up(self, rounds: Sequence[Announced], asked: Asked) -> list[Called]:
         """Go on with the rounds that were in flight when this center was killed; edges have kept their answers."""
         called = []
         roster, now_ms = self._federation.roster(), self._federation.now_ms()
-        for one in question.rounds:
+        for one in rounds:
             announcement = one.open(self._federation.center_key.public_key())
+            round_ = self._resumed(one, announcement, roster, asked.notes)
             same = (announcement.layout, announcement.training) == (asked.layout, dict(asked.training))
             if announcement.roster_version != roster.version or not same:
                 return []
             if announcement.deadline_ms <= now_ms and one.survivors is None:
                 return []
-            round_ = Round.announce(announcement, roster=roster, survivors=one.survivors)
             called.append(Called(round=round_, announcement=one.document, weights=asked.weights))
         self._gathering.wake()
         _log.info("rounds taken up again", rounds=[one.round.announcement.round for one in called])
         return called
+
+    @staticmethod
+    def _resumed(one: Announced, announcement: Announcement, roster: Roster, notes: Path) -> Round:
+        """The round as far as it had come, or from its beginning."""
+        saved = None
+        if one.survivors is not None:
+            saved = load_round(_checkpoint(notes, announcement), announcement, roster=roster, survivors=one.survivors)
+        return saved or Round.announce(announcement, roster=roster, survivors=one.survivors)
 
     def _announce(self, question: Question, asked: Asked) -> tuple[Question, list[Called]]:
         """Announce one round to each cohort, with everything about them on disk first."""
@@ -261,7 +292,8 @@ class Caller:
                 missing=here - members,
             )
         called = [self._called(asked, edges, epoch, roster) for edges in cohorts]
-        question = replace(question, rounds=tuple(Announced(document=one.announcement) for one in called))
+        announced = tuple(Announced(document=one.announcement) for one in called)
+        question = replace(question, rounds=question.rounds + announced)
         question.save(asked.notes)
         return question, called
 
@@ -295,3 +327,8 @@ class Caller:
             announcement=announcement.sign(federation.center_key),
             weights=asked.weights,
         )
+
+
+def _checkpoint(notes: Path, announcement: Announcement) -> Path:
+    """Where the masked sum of a cohort lies; the next round of the same cohort size overwrites what is not needed."""
+    return notes.with_name(f"{notes.stem}-{announcement.cohort[0]}.round")

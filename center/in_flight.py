@@ -1,21 +1,29 @@
 """Rounds in flight and rounds given up, on disk: what a center must know to go on where it was killed (SPEC 6.11, 8).
 
-Nothing secret stands here: announcements and survivor sets that edges have been told, abandonments they have signed.
+Nothing secret stands here: announcements and survivor sets that edges have been told, abandonments they have signed,
+and sums under their masks.
 """
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
+import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from center import durable
 from protocol import canonical
 from protocol.announcement import Announcement
+from protocol.binary import Reader, Writer
 from protocol.errors import MalformedMessageError
-from protocol.identity import EdgeId
-from protocol.messages import Survivors
+from protocol.identity import EdgeId, Roster
+from protocol.messages import DIGEST_BYTES, Survivors
+from protocol.secure_sum import Phase, Round
+from protocol.unmasking import Dealing
+
+_CHECKPOINT = b"HRC1"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,9 +129,46 @@ class Question:
         return replace(self, rounds=tuple(fill(one, _digest(one)) for one in self.rounds))
 
     def lost(self, documents: Sequence[bytes]) -> "Question":
-        """The same, with no round in flight and these given up."""
+        """The same, with these given up."""
+        gone = frozenset(documents)
         more = tuple(GivenUp(document=document, abandonments={}) for document in documents)
-        return replace(self, rounds=(), given_up=self.given_up + more)
+        left = tuple(one for one in self.rounds if one.document not in gone)
+        return replace(self, rounds=left, given_up=self.given_up + more)
+
+
+def save_round(round_: Round, path: Path) -> None:
+    """Keep the masked sum and what was dealt: from here on a round needs any t survivors, not each one's update again.
+
+    Args:
+        round_: whose survivors have just been named.
+    """
+    writer = Writer(_CHECKPOINT).put(round_.announcement.digest()).number(len(round_.total))
+    writer.put(round_.total.astype("<u4", copy=False).tobytes()).number(len(round_.dealings))
+    for edge, dealing in sorted(round_.dealings.items()):
+        writer.edge(edge).put(b"".join(dealing.commitments)).number(len(dealing.sealed)).put(dealing.sealed)
+    durable.write(path, writer.bytes())
+
+
+def load_round(path: Path, announcement: Announcement, *, roster: Roster, survivors: Survivors) -> Round | None:
+    """The round as it was saved, waiting for signatures; None if it was not saved, or is another one."""
+    if not path.exists():
+        return None
+    try:
+        reader = Reader(path.read_bytes(), magic=_CHECKPOINT)
+        digest = reader.take(DIGEST_BYTES)
+        total = np.frombuffer(reader.take(4 * reader.number()), dtype="<u4")
+        dealings = {}
+        for _ in range(reader.number()):
+            edge = reader.edge()
+            commitments = tuple(reader.take(DIGEST_BYTES) for _ in range(announcement.edges))
+            dealings[edge] = Dealing(commitments=commitments, sealed=reader.take(reader.number()))
+        reader.end()
+    except MalformedMessageError:
+        return None
+    if digest != announcement.digest() or tuple(dealings) != survivors.edges:
+        return None
+    begun = Round.announce(announcement, roster=roster, survivors=survivors)
+    return replace(begun, phase=Phase.SIGNING, total=total, dealings=MappingProxyType(dealings))
 
 
 def _digest(one: Announced) -> bytes:

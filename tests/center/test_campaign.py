@@ -424,6 +424,54 @@ def test_sums_of_groups_are_trimmed_so_that_one_poisoned_group_changes_nothing(t
     town.close()
 
 
+def test_a_group_that_fails_is_asked_again_while_the_sums_of_the_others_are_kept(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(gathering, "_LOOK_SECONDS", 0)
+    names = tuple(EdgeId(f"site-{number:02}") for number in range(24))
+    town = Town(tmp_path, names)
+    town.policies = dict.fromkeys(names, PolicySettings(groups=True))
+    town.center_roster = town.edge_roster = town.roster_of(1, names, groups=[names[:8], names[8:16], names[16:]])
+
+    def mend(requests):
+        if any(request.action == Action.ABANDON for request in requests.values()):
+            town.transport.swallows = set()
+
+    town.transport.swallows = {(name, Action.SIGN_SURVIVORS) for name in names[:3]}
+    town.transport.before_send = mend
+    town.registry.ask_campaign("groups", submodel="recommend", rounds=1, now_ms=2)
+    town.run(campaign="groups")
+    assert np.array_equal(np.load(town.campaign.popularity(1)), np.full(ITEMS + 1, 21))  # the three sat out
+    town.registry.ask_campaign("again", submodel="recommend", rounds=0, now_ms=3)
+    town.run(campaign="again")
+    assert np.array_equal(np.load(town.campaign.popularity(1)), np.full(ITEMS + 1, 3))  # and are counted in the end
+    town.close()
+
+
+def test_a_partly_opened_round_is_finished_when_the_others_are_back(town) -> None:
+    """Two of four have opened it, so it can never be given up; the other two only have to answer."""
+
+    def mend(_requests):
+        if len([action for _, action in town.transport.sent if action == Action.UNMASK]) > 4:
+            town.transport.swallows = set()
+
+    town.transport.swallows = {("riga", Action.UNMASK), ("visby", Action.UNMASK)}
+    town.transport.before_send = mend
+    town.run()
+    assert [(row.round, row.outcome) for row in town.rounds()] == [(number, "summed") for number in (1, 2, 3, 4)]
+
+
+def test_a_center_killed_after_naming_survivors_needs_only_a_threshold_of_them(town) -> None:
+    """Its disk has the masked sum, so nobody has to send an update again."""
+    kill = _kill_when(Action.SIGN_SURVIVORS, rounds=4)
+    town.transport.before_send = lambda requests: kill(town, requests)
+    with pytest.raises(KilledError):
+        town.run()
+    town.transport.before_send = lambda _requests: None
+    town.transport.swallows = {("riga", None)}
+    town.run()
+    assert [(row.round, row.outcome) for row in town.rounds()] == [(number, "summed") for number in (1, 2, 3, 4)]
+    assert town.rounds()[3].figures["survivors"] == 4
+
+
 def test_under_differential_privacy_the_sum_is_noisy_and_every_edge_books_it(town) -> None:
     town.policies = dict.fromkeys(NAMES, PolicySettings(min_cohort=3, max_colluders=0, require_noise=True))
     for shop in town.shops.values():
