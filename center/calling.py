@@ -30,6 +30,7 @@ from protocol.secure_sum import Phase, Round
 
 _log = structlog.get_logger(__name__)
 _PATIENCE = 10
+_LOOK_SECONDS = 0.5
 _REPETITIONS = 4
 """So often the shares of a partly opened round are asked for before it is given up."""
 
@@ -123,23 +124,28 @@ class Caller:
             StoppedError: told to stop.
             TooFewSurvivorsError: the last of many attempts failed, too.
         """
-        for attempt in range(1, _PATIENCE + 1):
+        attempt = 0
+        while True:
             try:
                 return self._attempt(asked)
             except TooFewSurvivorsError as error:
+                attempt += 1
                 _log.warning("question not answered", why=error.line(), attempt=attempt)
                 if attempt == _PATIENCE:
                     raise
-            except UnavailableError as error:
-                _log.warning("question interrupted", why=error.line(), attempt=attempt)
-        raise TooFewSurvivorsError(f"{_PATIENCE} rounds in a row failed", advice="hanse-center doctor")
+            except UnavailableError as error:  # nobody's fault but the carrier's, however long it lasts
+                _log.warning("question interrupted", why=error.line())
+                self._federation.raise_if_stopped()
+                time.sleep(_LOOK_SECONDS)
 
     def _attempt(self, asked: Asked) -> Answer:
         question = self._question(asked)
         open_ = [one for one in question.rounds if self._number(one) not in self._kept_numbers(asked.name)]
         called = self._take_up(open_, asked) if open_ else []
+        taken = {one.announcement for one in called}
+        question = question.lost([one.document for one in open_ if one.document not in taken])
         if not called:
-            question, called = self._announce(question.lost([one.document for one in open_]), asked)
+            question, called = self._announce(question, asked)
         return self._run(question, called, notes=asked.notes)
 
     def _number(self, one: Announced) -> int:
@@ -212,7 +218,10 @@ class Caller:
         robust = outcomes[0].round.roster.robust
         if not summed or (robust and len(summed) < cohort.FEWEST_GROUPS):
             self._kept = {name: summed}
-            raise next(outcome.lost for outcome in outcomes if outcome.lost is not None)
+            lost = [outcome.lost for outcome in outcomes if outcome.lost is not None]
+            if lost:
+                raise lost[0]
+            raise TooFewSurvivorsError(f"{len(summed)} groups have a sum, {cohort.FEWEST_GROUPS} are needed")
         self._gathering.note_sum()
         return Answer(
             groups=tuple(self._plain(outcome.round.sums()) for outcome in summed),
@@ -255,12 +264,13 @@ class Caller:
         roster, now_ms = self._federation.roster(), self._federation.now_ms()
         for one in rounds:
             announcement = one.open(self._federation.center_key.public_key())
-            round_ = self._resumed(one, announcement, roster, asked.notes)
             same = (announcement.layout, announcement.training) == (asked.layout, dict(asked.training))
-            if announcement.roster_version != roster.version or not same:
-                return []
-            if announcement.deadline_ms <= now_ms and one.survivors is None:
-                return []
+            in_force = same and announcement.roster_version == roster.version and announcement.deadline_ms > now_ms
+            if one.survivors is None and not in_force:
+                continue  # nothing of it can have been opened, so it can be given up
+            if not set(announcement.cohort) <= {member.edge for member in roster.members}:
+                continue  # who was removed can neither sign nor unmask
+            round_ = self._resumed(one, announcement, roster, asked.notes)
             called.append(Called(round=round_, announcement=one.document, weights=asked.weights))
         self._gathering.wake()
         _log.info("rounds taken up again", rounds=[one.round.announcement.round for one in called])

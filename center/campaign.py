@@ -21,7 +21,7 @@ from center.registry import CampaignRow
 from center.settings import CenterSettings
 from protocol import lessons
 from protocol.announcement import Purpose
-from protocol.errors import BadInputError
+from protocol.errors import BadInputError, TooFewSurvivorsError
 from protocol.fixed_point import Layout
 from protocol.models import weights as model_weights
 from protocol.privacy import variance_of_sum
@@ -70,9 +70,18 @@ class Folder:
         return self.path.parent / "popularity.json"
 
     def window(self) -> int:
-        """Of the statistic: one more than other campaigns have counted. A campaign that failed leaves its own open."""
-        counted = {path.parent for path in self.path.parent.glob("*/popularity-*.npy")}
-        return len(counted - {self.path}) + 1
+        """Of the statistic: one more than other campaigns have counted, or have lost for good."""
+        closed = {
+            path.parent
+            for name in ("popularity-*.npy", "popularity-lost")
+            for path in self.path.parent.glob(f"*/{name}")
+        }
+        return len(closed - {self.path}) + 1
+
+    @property
+    def lost_window(self) -> Path:
+        """Says that this campaign's window came to no sum in many attempts."""
+        return self.path / "popularity-lost"
 
     @property
     def state(self) -> Path:
@@ -101,7 +110,16 @@ def run_campaign(row: CampaignRow, *, folder: Folder, around: Surroundings, sett
     popularity = _popularity(folder, caller, around=around, settings=settings)
     state = _state(folder, popularity, around)
     while state.completed < row.rounds and state.halvings <= _MOST_HALVINGS:
-        state = _train(folder, state, caller, around=around, settings=settings)
+        try:
+            state = _train(folder, state, caller, around=around, settings=settings)
+        except TooFewSurvivorsError as error:
+            if not state.completed:
+                raise
+            # A round that was opened in vain, by a dealer's false shares say, leaves its question answered for ever.
+            _log.warning("this question has no answer; half of the last step is another question", why=error.line())
+            state = averaging.take_back(state)
+            durable.write(folder.weights(state.completed), state.weights())
+            durable.write(folder.state, state.to_bytes())
     caller.settle(folder.question)
 
 
@@ -123,7 +141,11 @@ def _popularity(
             window=folder.window(),
             training={"catalogue_version": float(around.catalogue_version)},
         )
-        answer = caller.until_summed(asked)
+        try:
+            answer = caller.until_summed(asked)
+        except TooFewSurvivorsError:
+            durable.write(folder.lost_window, b"")  # the next campaign opens another, or nobody would ever count again
+            raise
         counts = np.maximum(np.rint(answer.sums["counts"]), 0.0)  # noise may take a small count below zero
         durable.write_array(path, counts)
         caller.note(answer, {"events": float(counts.sum())})

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from center.exchange import Exchange
 from center.registry import Registry
-from protocol import binary
+from protocol import binary, canonical
 from protocol.epoch import EpochCall, PairRoot, Prekey
 from protocol.epoch_keys import MOST_STEPS_AHEAD
 from protocol.errors import FederationError
@@ -128,12 +128,31 @@ class Epochs:
             for receiver, papers in roots.items()
         }
         kept = self.exchange.ask(requests)
-        # Who could not deal, or did not keep, shares no secret with somebody: it waits for the next epoch.
-        expected = {
-            receiver: {edge for edge in roster.group_of(receiver) if edge in kept and edge < receiver}
-            for receiver in kept
-        }
-        return frozenset(edge for edge in kept if expected[edge] <= set(roots[edge]))
+        shares = {edge: _names(answer) for edge, answer in kept.items()}
+        return frozenset(
+            edge for group in roster.groups for edge in _connected({e: shares[e] for e in group if e in shares})
+        )
+
+
+def _names(answer: bytes) -> frozenset[str]:
+    """With whom an edge says that it shares a root; with nobody, if it says something else."""
+    try:
+        names = canonical.decode(answer)
+    except FederationError:
+        return frozenset()
+    return frozenset(name for name in names if isinstance(name, str)) if isinstance(names, list) else frozenset()
+
+
+def _connected(shares: Mapping[EdgeId, frozenset[str]]) -> frozenset[EdgeId]:
+    """Edges that all share a root with one another: whoever lacks it with most others goes first."""
+    left = set(shares)
+    while left:
+        lacks = {edge: sum(o != edge and not (o in shares[edge] and edge in shares[o]) for o in left) for edge in left}
+        worst = max(sorted(left), key=lambda edge: lacks[edge])
+        if not lacks[worst]:
+            break
+        left.remove(worst)
+    return frozenset(left)
 
 
 def _is_prekey(paper: bytes, edge: EdgeId, call: EpochCall, roster: Roster) -> bool:

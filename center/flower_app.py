@@ -290,6 +290,9 @@ class _RunGrid(HttpGrid):
             except httpx.HTTPError as error:
                 if self._closed.wait(0.5) or time.monotonic() > deadline:
                     return _with(head, error=Error(code=0, reason=f"the reply could not be fetched: {error}"))
+            except Exception as error:  # what an edge uploads may break Flower's decoder anyhow  # noqa: BLE001
+                _log.warning("a reply could not be read", why=repr(error))
+                return _with(head, error=Error(code=0, reason="the reply is no message of Flower's"))
             else:
                 return _with(head, content=content) if content else head
 

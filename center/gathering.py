@@ -58,8 +58,13 @@ class Gathering:
             here = self._online() & admitted
             late = federation.now_ms() > began_ms + patience_ms
             ready = here - self._benched
-            if late and len(ready) < settings.min_cohort:
-                ready = here
+            if late:  # a group that would be too small takes its benched edges back
+                ready |= {
+                    edge
+                    for group in roster.groups
+                    if len(ready & set(group)) < settings.min_cohort
+                    for edge in here & set(group)
+                }
             if len(ready) >= settings.min_cohort and (late or admitted - self._benched <= here):
                 return roster, ready
             time.sleep(_LOOK_SECONDS)

@@ -182,8 +182,8 @@ class _Course:
         waiting, came = self._waiting(), self._came()
         if not waiting or self._too_late() or came + len(waiting) < self.round.threshold:
             return True
-        if came < self.round.threshold:
-            return False
+        if came < self.round.threshold or (self.round.phase is Phase.MASKING and self.round.survivors is not None):
+            return False  # of survivors that were named before a crash all have to come back
         now_ms = self._drive.now_ms()
         if self._enough_ms is None:
             self._enough_ms = now_ms

@@ -190,6 +190,9 @@ class _Center:
         except FederationError as error:
             self._registry.set_campaign(row.id, state="failed", why=error.line())
             _log.error("campaign failed", campaign=row.id, why=error.line())
+        except Exception as error:  # a fault of ours ends this campaign, not the service  # noqa: BLE001
+            self._registry.set_campaign(row.id, state="failed", why=f"{type(error).__name__}: {error}")
+            _log.exception("campaign failed", campaign=row.id)
         else:
             self._registry.set_campaign(row.id, state="finished")
             _log.info("campaign finished", campaign=row.id)

@@ -20,7 +20,7 @@ _ANSWERS_KEPT = 2
 _TABLES = """
 CREATE TABLE IF NOT EXISTS begun (
     round INTEGER PRIMARY KEY, announcement BLOB NOT NULL, center_epoch INTEGER NOT NULL, begun_ms INTEGER NOT NULL,
-    opened INTEGER NOT NULL DEFAULT 0) STRICT;
+    answered INTEGER NOT NULL DEFAULT 0, opened INTEGER NOT NULL DEFAULT 0) STRICT;
 CREATE TABLE IF NOT EXISTS questions (
     question TEXT PRIMARY KEY, statistic TEXT NOT NULL, round INTEGER NOT NULL, until INTEGER NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS epochs (epoch INTEGER PRIMARY KEY) STRICT;
@@ -81,14 +81,17 @@ class Ledger:
 
     def answer_to(self, announcement: bytes) -> bytes | None:
         """The stored answer to exactly this announcement, if there is one."""
-        number = self.round_of(announcement)
-        path = self._answer(number or 0)
-        return path.read_bytes() if number is not None and path.exists() else None
+        row = self._db.execute(
+            "SELECT round FROM begun WHERE announcement = ? AND answered", (announcement,)
+        ).fetchone()
+        path = self._answer(row[0] if row else 0)
+        return path.read_bytes() if row and path.exists() else None
 
     def mark(self, asked: Announcement) -> int:
         """The newest event that this statistic has counted, 0 at first."""
         row = self._db.execute(
-            "SELECT max(until) FROM questions WHERE statistic = ?", (Question.of(asked).statistic,)
+            "SELECT max(until) FROM questions JOIN begun USING (round) WHERE statistic = ? AND answered",
+            (Question.of(asked).statistic,),
         ).fetchone()
         return row[0] or 0
 
@@ -103,6 +106,8 @@ class Ledger:
         """
         question = Question.of(asked)
         with self._transaction() as db:
+            # What was begun and never answered, after a crash or a full disk, has told nobody anything.
+            db.execute("DELETE FROM questions WHERE round IN (SELECT round FROM begun WHERE NOT answered)")
             row = db.execute("SELECT round FROM questions WHERE question = ?", (question.name,)).fetchone()
             if row is not None:
                 raise RefusedByPolicyError(f"this site has answered this question in round {row[0]}")
@@ -134,6 +139,8 @@ class Ledger:
     def keep_answer(self, number: int, answer: bytes) -> None:
         """Store an answer before it leaves; only the newest few are kept."""
         durable.write(self._answer(number), answer, private=True)
+        with self._transaction() as db:
+            db.execute("UPDATE begun SET answered = 1 WHERE round = ?", (number,))
         kept = sorted(self._answers.glob("*.bin"), key=lambda path: int(path.stem))
         for path in kept[:-_ANSWERS_KEPT]:
             path.unlink()

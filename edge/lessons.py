@@ -92,13 +92,13 @@ class LastWeights:
             )
 
     def keep(self, campaign: str, weights: bytes) -> None:
-        durable.write(self.path, campaign.encode() + b"\n" + weights)
+        durable.write(self.path, _name(campaign) + weights)
 
     def _read(self, campaign: str) -> bytes | None:
         if not self.path.exists():
             return None
-        name, _, weights = self.path.read_bytes().partition(b"\n")
-        return weights if name == campaign.encode() else None
+        data, name = self.path.read_bytes(), _name(campaign)
+        return data[len(name) :] if data.startswith(name) else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -185,6 +185,11 @@ class TrainingLesson:
             )
         except KeyError as error:
             raise MalformedMessageError(f"the announcement does not say {error}") from error
+
+
+def _name(campaign: str) -> bytes:
+    """32 bytes, whatever a campaign is called."""
+    return sha256(campaign.encode()).digest()
 
 
 def _private_bound(announcement: Announcement) -> float | None:

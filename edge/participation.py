@@ -18,7 +18,7 @@ from edge.ledger import Ledger
 from edge.ratchet import Ratchet, Secrets
 from edge.settings import PolicySettings
 from edge.spending import Spending
-from protocol import binary, cohort, privacy
+from protocol import binary, canonical, cohort, privacy
 from protocol.announcement import Announcement
 from protocol.epoch import EpochCall
 from protocol.epoch_keys import EpochKeys
@@ -97,12 +97,11 @@ class Participation:
         secrets, last_round = self.ratchet.load(), self.ledger.standing().last_round
         if secrets is not None and secrets.last_round <= last_round:
             return secrets
-        if last_round or self.ledger.last_key_epoch():
+        fresh = Secrets(last_round=last_round)
+        if last_round or (secrets is not None and secrets.last_round):
             _log.warning("the secrets of this epoch are gone or were restored; this edge waits for the next epoch")
             self.spending.charge_for_restore(now_ms=self.now_ms())
-        self.ratchet.forget()
-        fresh = Secrets(last_round=last_round)
-        if last_round or self.ledger.last_key_epoch():
+        if last_round or secrets is not None or self.ledger.last_key_epoch():
             self.ratchet.save(fresh)  # or every request until the next epoch would be charged as one restore more
         return fresh
 
@@ -153,7 +152,7 @@ class Participation:
         after = keys.keep(request.papers, roster=self.roster())
         if after is not keys:
             self.ratchet.save(replace(secrets, epoch=after))
-        return DONE
+        return canonical.encode(sorted(after.states))
 
     def _masked_update(self, request: Request) -> bytes:
         asked = Announcement.open(request.document, key=self.center)
@@ -277,10 +276,13 @@ class Participation:
         asked = Announcement.open(request.document, key=self.center)
         digest, roster = asked.digest(), self.roster()
         given_up: set[EdgeId] = set()
+        members = {member.edge for member in roster.members}
         for paper in binary.split(request.papers):
             abandonment = Abandonment.from_bytes(paper)
             if abandonment.announcement != digest or abandonment.edge not in asked.cohort:
                 raise PeerMisbehavedError(f"{abandonment.edge} has given up another round")
+            if abandonment.edge not in members:
+                continue  # removed since: its word neither counts nor spoils those of the others
             abandonment.check(roster.member(abandonment.edge).identity_key())
             given_up.add(abandonment.edge)
         needed = cohort.abandonments_needed(asked.edges, max_colluders=self.policy.max_colluders)

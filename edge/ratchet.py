@@ -41,7 +41,11 @@ class Ratchet:
     """The file itself."""
 
     def __init__(self, path: Path) -> None:
+        """Prepare; what a killed write left behind is overwritten and removed, since it holds the same secrets."""
         self._path = path
+        for left in path.parent.glob(f".{path.name}.*"):
+            with _Forgetting(left):
+                left.unlink(missing_ok=True)
 
     def load(self) -> Secrets | None:
         """What was saved last; None if there is nothing, or nothing that may be used."""

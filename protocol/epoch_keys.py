@@ -94,8 +94,12 @@ class EpochKeys:
             if edge <= self.me:
                 continue
             root = HKDFExpand(SHA256(), _SECRET_BYTES, b"hanse/1 root\0" + edge.encode()).derive(randomness)
+            try:
+                sealed = self._sealed(root, prekey, digests[edge])
+            except MalformedMessageError:
+                continue  # a prekey that is no key costs its owner the epoch, and nobody else
             states[edge] = self._first_state(root, edge, digests)
-            papers.append(self._sealed(root, prekey, digests[edge]).sign(identity_key))
+            papers.append(sealed.sign(identity_key))
         dealt = binary.join(papers)
         return replace(self, prekeys=digests, dealt=dealt, states=MappingProxyType(states)), dealt
 
@@ -128,7 +132,7 @@ class EpochKeys:
 
         Raises:
             OutOfTurnError: asked before the prekeys were known.
-            MalformedMessageError, UntrustedError: a root that is none, not of its dealer, or does not open.
+            MalformedMessageError, UntrustedError: a root that is none, or not of its dealer.
             PeerMisbehavedError: a root of another pair or epoch, or of an edge whose prekey is not known.
         """
         if not self.dealt:
@@ -141,9 +145,12 @@ class EpochKeys:
             self._check_root(root, states)
             call = self.call
             info = PairRoot.info(call.epoch, federation=call.federation, dealer=root.dealer, receiver=self.me)
-            secret = self.prekey.open(root.sealed, info=info)
+            try:
+                secret = self.prekey.open(root.sealed, info=info)
+            except UntrustedError:
+                continue  # a root that does not open costs its dealer the epoch, and nobody else
             if len(secret) != _SECRET_BYTES:
-                raise UntrustedError(f"the root that {root.dealer} sealed has {len(secret)} bytes")
+                continue
             states[root.dealer] = self._first_state(secret, root.dealer, self.prekeys)
         return replace(self, prekey=None, states=MappingProxyType(states))
 

@@ -132,10 +132,6 @@ def _of_roots(known: KnownRound) -> Iterator[Fault]:
     yield fault("to-another-prekey", "PeerMisbehavedError", "the receiver's prekey is named by digest", old)
     backwards = replace(genuine, dealer=VISBY)
     yield fault("the-wrong-way", "PeerMisbehavedError", "the name that sorts first deals", backwards, signer=VISBY)
-    relabelled = replace(genuine, dealer=BRUGES)
-    yield fault("relabelled", "UntrustedError", "the seal is bound to its dealer", relabelled, signer=BRUGES)
-    damaged = replace(genuine, sealed=_flipped(genuine.sealed, -1))
-    yield fault("damaged", "UntrustedError", "it does not open", damaged)
     yield fault("dealt-twice", "PeerMisbehavedError", "a pair has one root", genuine, genuine)
 
 

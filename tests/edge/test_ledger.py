@@ -54,9 +54,17 @@ def test_a_round_number_is_used_once(ledger) -> None:
 
 def test_a_question_is_answered_once(ledger) -> None:
     ledger.begin(asked(4), until=0, now_ms=0)
+    ledger.keep_answer(4, b"words")
     with pytest.raises(RefusedByPolicyError, match="answered this question in round 4"):
         ledger.begin(asked(5, weights=4), until=0, now_ms=0)
     assert ledger.standing().last_round == 4
+
+
+def test_what_was_begun_and_never_answered_has_told_nobody_anything(ledger) -> None:
+    """Killed while it trained: its events are counted in the next round, and the question is free."""
+    ledger.begin(counted(4, window=1), until=70, now_ms=0)
+    assert ledger.mark(counted(5, window=1)) == 0
+    ledger.begin(counted(5, window=1), until=70, now_ms=0)
 
 
 def test_a_reopened_question_may_be_answered_again(ledger) -> None:
@@ -67,6 +75,7 @@ def test_a_reopened_question_may_be_answered_again(ledger) -> None:
 
 def test_what_a_window_counted_is_counted_never_again(ledger) -> None:
     ledger.begin(counted(4, window=1), until=70, now_ms=0)
+    ledger.keep_answer(4, b"words")
     assert ledger.mark(counted(5, window=2)) == 70
     ledger.reopen(4)
     assert ledger.mark(counted(5, window=1)) == 0

@@ -14,7 +14,7 @@ from edge.participation import DONE, Participation
 from edge.ratchet import Ratchet
 from edge.settings import PolicySettings, PrivacySettings
 from edge.spending import Spending
-from protocol import binary, lessons
+from protocol import binary, canonical, lessons
 from protocol.announcement import Announcement, Purpose
 from protocol.epoch import EpochCall, PairRoot
 from protocol.identity import EdgeId, FederationId, Roster
@@ -92,7 +92,8 @@ class Town:
             for root in binary.split(dealt):
                 inbox[PairRoot.open(root, roster=self.roster).receiver].append(root)
         for name in NAMES:
-            assert self.ask(name, Action.KEEP_ROOTS, document, binary.join(inbox[name])).body == DONE
+            kept = self.ask(name, Action.KEEP_ROOTS, document, binary.join(inbox[name])).body
+            assert canonical.decode(kept) == [other for other in NAMES if other != name]
         return tuple(sha256(prekeys[name]).digest() for name in NAMES)
 
     def asked(self, **changes):

@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from edge.keys import Keys
 from edge.ledger import Ledger
-from edge.participation import DONE, Participation
+from edge.participation import Participation
 from edge.ratchet import Ratchet
 from edge.settings import PolicySettings
 from edge.spending import Spending
@@ -101,7 +101,7 @@ class Sites:
             name: [r for r in roots if PairRoot.open(r, roster=self.roster).receiver == name] for name in NAMES
         }
         for name in NAMES:
-            assert self.ask(name, Action.KEEP_ROOTS, document, binary.join(self.roots[name])).body == DONE
+            assert self.ask(name, Action.KEEP_ROOTS, document, binary.join(self.roots[name])).body
         self.call = document
         self.epoch, self.prekeys = number, tuple(sha256(prekey).digest() for prekey in prekeys)
 
