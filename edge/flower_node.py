@@ -225,6 +225,7 @@ class _Session:
             run_config={},
         )
         self._push(app(message, context))
+        _log.info("reply sent")
         return True
 
     def close(self, *, leave: bool) -> None:
