@@ -78,6 +78,11 @@ class Manifest:
     def total_bytes(self) -> int:
         return sum(entry.file.size for entry in self.files.values())
 
+    @property
+    def bundle_digest(self) -> str:
+        """SHA-256 of the files' names, sizes and digests, hexadecimal: the same under every content key."""
+        return bundle_digest({path: entry.file for path, entry in self.files.items()})
+
     def to_bytes(self) -> bytes:
         files = {
             path: {**entry.file.to_json(), "blocks": list(entry.blocks)} for path, entry in sorted(self.files.items())
@@ -106,6 +111,12 @@ class Manifest:
         if manifest.to_bytes() != data:
             raise MalformedMessageError("not a manifest as we write it")
         return manifest
+
+
+def bundle_digest(files: Mapping[str, FileDigest]) -> str:
+    """What names a set of files, however they travel (SPEC 9.1); hexadecimal."""
+    listed = {path: file.to_json() for path, file in files.items()}
+    return digest(canonical.encode({"format": 1, "files": listed}))
 
 
 def describe(files: Iterable[tuple[str, bytes]], *, cipher: BlockCipher) -> Manifest:
