@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from protocol import binary, canonical, packing
+from protocol import audit, binary, canonical, packing, rec_id
 from protocol.announcement import Announcement
 from protocol.bundle import CARD, Entry, FileDigest, Manifest
 from protocol.card import BundleCard, CatalogueCard
@@ -26,6 +26,8 @@ from protocol.identity import EdgeId, Label, Roster, sign
 from protocol.masked_update import EdgeRound
 from protocol.messages import Abandonment, MaskedUpdate, Survivors, SurvivorSignature, Unmasking, UnmaskRequest
 from protocol.privacy import Privacy
+from protocol.release import Offer, Pace, Place
+from protocol.rings import RingPolicy
 from protocol.secure_sum import Phase
 from simulation.fuzzing.mutations import Rng, changed_bytes, changed_value, happens, pick, written
 from simulation.vectors.known_round import (
@@ -283,6 +285,45 @@ def _releases() -> Iterator[Target]:
     yield _json("BundleCard", [bundle.to_bytes()], lambda data: BundleCard.from_bytes(data).to_bytes())
     catalogue = CatalogueCard(version=1, items=3, bytes_unpacked=40, files=files)
     yield _json("CatalogueCard", [catalogue.to_bytes()], lambda data: CatalogueCard.from_bytes(data).to_bytes())
+    offer = Offer(
+        place=Place.CANARY,
+        version=8,
+        sha256=digest.sha256,
+        bytes=9,
+        submodels=("recommend",),
+        evaluation={"ndcg": "0.1"},
+    )
+    yield _json("Offer", [canonical.encode(offer.to_custom())], _custom(offer.target, Offer.from_custom))
+    pace = Pace(version=8, reach=2_500)
+    yield _json("Pace", [canonical.encode(pace.to_custom())], _custom(pace.target, Pace.from_custom))
+    rings = RingPolicy.of(FEDERATION, 3, canary=[BERGEN, BRUGES], early=[VISBY])
+    yield _signed(
+        "RingPolicy",
+        [rings.sign(OFFLINE)],
+        lambda data: RingPolicy.open(data, key=OFFLINE.public_key(), federation=FEDERATION).sign(OFFLINE),
+        label=Label.RINGS,
+        key=OFFLINE,
+    )
+    name = rec_id.make(version=8, sha256=digest.sha256, drawn=bytes(8))
+    yield _raw("rec_id", [name.encode()], _rec_id)
+    first = audit.Entry.after(None, time_ms=1, kind="founded", facts={"federation": FEDERATION})
+    entries = [first, audit.Entry.after(first, time_ms=2, kind="release signed", facts={"version": 8})]
+    yield _json(
+        "audit.Entry", [entry.to_bytes() for entry in entries], lambda data: audit.Entry.from_bytes(data).to_bytes()
+    )
+
+
+def _custom(name: str, read: Callable[[str, Any], Offer | Pace]) -> Callable[[bytes], None]:
+    """Custom fields of a target come to us decoded; fields more are TUF's to sign and ours to pass over."""
+
+    def take(data: bytes) -> None:
+        read(name, canonical.decode(data)).to_custom()
+
+    return take
+
+
+def _rec_id(data: bytes) -> None:
+    rec_id.parse(data.decode("utf-8", errors="replace"))
 
 
 def _steps(known: KnownRound) -> Iterator[Target]:

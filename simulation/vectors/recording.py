@@ -1,7 +1,8 @@
-"""Known answers of the secure sum, for our tests and for other implementations.
+"""Known answers, for our tests and for other implementations.
 
-Writes ``epoch.json``, ``round.json`` and ``faults/*.json``; what is in them stands in ``tests/vectors/README.md``. The
-same bytes come out every time, as long as ``epoch.json`` is there: it holds the one thing that is recorded.
+Writes ``epoch.json``, ``round.json``, ``release.json`` and ``faults/*.json``; what is in them stands in
+``tests/vectors/README.md``. The same bytes come out every time, as long as ``epoch.json`` is there: it holds the one
+thing that is recorded.
 """
 
 import json
@@ -15,7 +16,7 @@ from protocol.identity import EdgeId
 from protocol.masking import keystream
 from protocol.messages import Abandonment
 from protocol.round_keys import Use
-from simulation.vectors import faults
+from simulation.vectors import faults, releases
 from simulation.vectors.known_round import (
     CALL,
     CENTER,
@@ -34,16 +35,17 @@ from simulation.vectors.known_round import (
     values,
 )
 
-EPOCH, FAULTS, WHOLE_ROUND = "epoch.json", "faults", "round.json"
+EPOCH, FAULTS, RELEASE, WHOLE_ROUND = "epoch.json", "faults", "release.json", "round.json"
 
 
 def write(directory: Path) -> None:
-    """Write all vectors of the secure sum into a folder; what else is there stays."""
+    """Write all vectors into a folder; what else is there stays."""
     (directory / FAULTS).mkdir(parents=True, exist_ok=True)
     recorded = directory / EPOCH
     known = KnownRound.from_json(json.loads(recorded.read_text())) if recorded.exists() else KnownRound.record()
     _save(recorded, epoch(known))
     _save(directory / WHOLE_ROUND, whole_round(known))
+    _save(directory / RELEASE, releases.known_release())
     written = dict(faults.all_of(known))
     for old in (directory / FAULTS).glob("*.json"):
         if old.stem not in written:

@@ -8,22 +8,27 @@ import numpy as np
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from protocol import binary, errors, round_keys
+from protocol import audit, binary, errors, rec_id, round_keys
 from protocol.acceptance import Standing
 from protocol.announcement import Announcement
+from protocol.blocks import BlockCipher
+from protocol.bundle import CARD, Manifest, describe
 from protocol.epoch import EpochCall, PairRoot
 from protocol.epoch_keys import EpochKeys
 from protocol.fixed_point import encode
 from protocol.identity import FederationId, Roster
 from protocol.masked_update import EdgeRound
 from protocol.masking import Keystream, keystream
+from protocol.release import Offer, Ring, queue_place
+from protocol.rings import RingPolicy
 from protocol.round_keys import Use
-from protocol.sealing import SealingKey
+from protocol.sealing import ContentKey, SealingKey, decrypt
 from protocol.secure_sum import Phase, Round
 from simulation.vectors import recording as vectors
 
 FOLDER = Path(__file__).parents[1] / "vectors"
 EPOCH = json.loads((FOLDER / "epoch.json").read_text("utf-8"))
+RELEASE = json.loads((FOLDER / "release.json").read_text("utf-8"))
 WHOLE = json.loads((FOLDER / "round.json").read_text("utf-8"))
 FAULTS = sorted((FOLDER / "faults").glob("*.json"))
 NAMES = sorted(EPOCH["identity_keys"])
@@ -166,6 +171,30 @@ def test_the_sum_is_that_of_the_survivors() -> None:
     assert WHOLE["sums"]["counts"] == [6, 60, 3000]
 
 
+def test_a_release() -> None:
+    content_key = ContentKey(number=3, secret=bytes.fromhex(RELEASE["content_key"]))
+    files = {path: bytes.fromhex(f["pattern"]) * f["times"] for path, f in RELEASE["files"].items()}
+    cipher = BlockCipher(content_key)
+    manifest = Manifest.from_bytes(bytes.fromhex(RELEASE["manifest"]))
+    assert describe(files.items(), cipher=cipher) == manifest
+    assert manifest.bundle_digest == RELEASE["bundle_digest"]
+    (block,) = manifest.files[CARD].blocks
+    assert cipher.open(bytes.fromhex(RELEASE["card_block"]), expected=block) == files[CARD]
+    metadata = bytes.fromhex(RELEASE["encrypted_metadata"])
+    assert metadata[:8].hex() == RELEASE["content_key_id"]
+    assert decrypt(metadata, key=content_key, topic=RELEASE["topic"]) == b"timestamp"
+
+
+def test_what_is_said_of_a_release() -> None:
+    offer = Offer.from_custom(RELEASE["target"], RELEASE["custom"])
+    assert {site: queue_place(site, offer.sha256) for site in RELEASE["queue_places"]} == RELEASE["queue_places"]
+    rings = RingPolicy.open(bytes.fromhex(RELEASE["rings"]), key=OFFLINE.public_key(), federation=FederationId("hanse"))
+    assert [rings.ring_of(site) for site in ("bergen", "luebeck", "visby")] == [Ring.CANARY, Ring.ALL, Ring.EARLY]
+    assert rec_id.parse(RELEASE["rec_id"]) == rec_id.RecId(version=8, sha256_prefix=offer.sha256[:8])
+    entries = [audit.Entry.from_bytes(bytes.fromhex(entry)) for entry in RELEASE["audit"]]
+    assert audit.check_chain(entries) == RELEASE["audit_head"]
+
+
 RECEIVED = {
     "receive masked update": Phase.MASKING,
     "receive survivor signature": Phase.SIGNING,
@@ -263,6 +292,6 @@ def test_vectors_are_written_the_same_each_time(tmp_path) -> None:
     shutil.copy(FOLDER / "epoch.json", tmp_path)
     vectors.write(tmp_path)
     written = {path.relative_to(tmp_path): path.read_text("utf-8") for path in tmp_path.rglob("*.json")}
-    assert len(written) == len(FAULTS) + 2
+    assert len(written) == len(FAULTS) + 3
     for path, text in written.items():
         assert text == (FOLDER / path).read_text("utf-8"), path
