@@ -10,10 +10,8 @@ from center.keys import CenterKeys, load_signing_key
 from center.registry import Registry
 from protocol.errors import BadInputError
 from protocol.identity import EdgeId, FederationId, Roster, edge_id
-from protocol.sealing import ContentKey
 
 ROSTER_FILE = Path("trust") / "roster.json"
-CONTENT_KEY_NUMBER = 1
 
 
 def sign_roster(
@@ -79,8 +77,3 @@ def read_roster(directory: Path, *, federation: FederationId, keys: CenterKeys) 
     if not path.exists():
         return None
     return Roster.open(path.read_bytes(), key=keys.roster_public, federation=federation)
-
-
-def content_key(keys: CenterKeys) -> ContentKey:
-    """The key that blocks and metadata are encrypted under."""
-    return ContentKey(number=CONTENT_KEY_NUMBER, secret=keys.content)

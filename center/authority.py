@@ -1,5 +1,6 @@
 """The federation's certificate authority: who may speak TLS with whom. It names machines; trust in models is TUF's."""
 
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from ipaddress import ip_address
 
@@ -15,6 +16,7 @@ from protocol.identity import EdgeId, FederationId
 _AUTHORITY_LIFE = timedelta(days=3650)
 _SERVER_LIFE = timedelta(days=397)
 _CLIENT_LIFE = timedelta(days=397)
+_REVOCATION_LIFE = timedelta(days=397)  # OpenSSL lets nobody in once the list has ended
 _CLOCK_SKEW = timedelta(minutes=10)
 
 
@@ -115,6 +117,27 @@ def client_certificate(
         .add_extension(_authority_identifier(authority_key), critical=False)
         .sign(authority_key, hashes.SHA256())
     )
+
+
+def revocation_list(
+    revoked: Mapping[int, datetime],
+    *,
+    authority: x509.Certificate,
+    authority_key: ec.EllipticCurvePrivateKey,
+    now: datetime,
+) -> x509.CertificateRevocationList:
+    """The certificates that count no more, by serial number, and since when."""
+    builder = (
+        x509.CertificateRevocationListBuilder()
+        .issuer_name(authority.subject)
+        .last_update(now - _CLOCK_SKEW)
+        .next_update(now + _REVOCATION_LIFE)
+        .add_extension(_authority_identifier(authority_key), critical=False)
+    )
+    for serial, since in sorted(revoked.items()):
+        entry = x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(since)
+        builder = builder.add_revoked_certificate(entry.build())
+    return builder.sign(authority_key, hashes.SHA256())
 
 
 def request_for(name: EdgeId, key: ec.EllipticCurvePrivateKey) -> str:

@@ -14,10 +14,9 @@ from numpy.typing import NDArray
 from center.epochs import Epochs, KeyEpoch
 from center.exchange import Exchange
 from center.federation import Federation
-from center.gathering import Gathering
+from center.gathering import EVERYBODY, Company, Gathering
 from center.giving_up import GivingUp
 from center.in_flight import Announced, Question, load_round, save_round
-from center.registry import CampaignRow
 from center.rounds import Called, Drive, Outcome
 from center.settings import PrivacySettings, RoundSettings
 from protocol import cohort
@@ -43,6 +42,9 @@ class Asked:
         notes: the file that remembers how far the center has come with it.
         window: of a statistic, 0 where the question is the weights.
         training: numbers by name.
+        company: whom it is put to.
+        plainly: without noise, whatever section `privacy` says.
+        attempts: how many may fail before the question has no answer for now.
     """
 
     purpose: Purpose
@@ -51,6 +53,9 @@ class Asked:
     weights: bytes = b""
     window: int = 0
     training: Mapping[str, float] = field(default_factory=dict)
+    company: Company = EVERYBODY
+    plainly: bool = False
+    attempts: int = _PATIENCE
 
     @property
     def name(self) -> str:
@@ -83,17 +88,22 @@ class Answer:
 
 
 class Caller:
-    """Calls rounds until one closes; remembers who failed the last one, so that the next runs without them."""
+    """Calls rounds until one closes; remembers who failed the last one, so that the next runs without them.
+
+    One thread of a center asks at a time: an edge answers one round after the other, in the order of their numbers.
+    """
 
     def __init__(
         self,
         *,
-        row: CampaignRow,
+        campaign: str,
+        submodel: str,
         federation: Federation,
         settings: RoundSettings,
         privacy: PrivacySettings,
     ) -> None:
-        self._row = row
+        self._campaign = campaign
+        self._submodel = submodel
         self._federation = federation
         self._settings = settings
         self._privacy = privacy
@@ -110,8 +120,9 @@ class Caller:
             exchange=self._exchange,
             hours=settings.epoch_hours,
             now_ms=federation.now_ms,
+            in_force=federation.in_force,
         )
-        self._gathering = Gathering(row.id, federation=federation, settings=settings)
+        self._gathering = Gathering(campaign, federation=federation, settings=settings)
         self._giving_up = GivingUp(federation=federation, exchange=self._exchange)
         self._kept: dict[str, list[Outcome]] = {}
         self._stuck: Counter[str] = Counter()
@@ -131,7 +142,7 @@ class Caller:
             except TooFewSurvivorsError as error:
                 attempt += 1
                 _log.warning("question not answered", why=error.line(), attempt=attempt)
-                if attempt == _PATIENCE:
+                if attempt == asked.attempts:
                     raise
             except UnavailableError as error:  # nobody's fault but the carrier's, however long it lasts
                 _log.warning("question interrupted", why=error.line())
@@ -143,10 +154,12 @@ class Caller:
         open_ = [one for one in question.rounds if self._number(one) not in self._kept_numbers(asked.name)]
         called = self._take_up(open_, asked) if open_ else []
         taken = {one.announcement for one in called}
-        question = question.lost([one.document for one in open_ if one.document not in taken])
+        left = [one for one in open_ if one.document not in taken]
+        question = question.lost([one.document for one in left])
+        question = replace(question, opened=question.opened or any(one.survivors is not None for one in left))
         if not called:
             question, called = self._announce(question, asked)
-        return self._run(question, called, notes=asked.notes)
+        return self._run(question, called, asked)
 
     def _number(self, one: Announced) -> int:
         return one.open(self._federation.center_key.public_key()).round
@@ -165,13 +178,21 @@ class Caller:
         return question
 
     def settle(self, notes: Path) -> None:
-        """Write down how the rounds of an answered question ended, where a kill came in between."""
+        """Write down how the rounds of an answered question ended, where a kill came in between; drop their sums."""
         question = Question.load(notes)
         for one in question.rounds if question else ():
             self._federation.registry.settle_round(self._number(one))
+        for checkpoint in notes.parent.glob(f"{notes.stem}-*.round"):
+            checkpoint.unlink()
 
-    def _run(self, question: Question, called: Sequence[Called], *, notes: Path) -> Answer:
-        federation = self._federation
+    @staticmethod
+    def may_be_opened(notes: Path) -> bool:
+        """May an edge have helped to open a lost round of the question there, so that it is answered for ever?"""
+        question = Question.load(notes)
+        return question is not None and question.opened
+
+    def _run(self, question: Question, called: Sequence[Called], asked: Asked) -> Answer:
+        federation, notes = self._federation, asked.notes
         self._begun = time.monotonic()
 
         def named(round_: Round) -> None:
@@ -192,7 +213,7 @@ class Caller:
         self._federation.raise_if_stopped()
         self._judge(outcomes)
         try:
-            return self._answer(question.name, outcomes)
+            return self._answer(asked, outcomes)
         except TooFewSurvivorsError:
             # A sum that is there stays in flight until its fruit is on disk: a center killed before asks for it again.
             # So does one that is partly opened: those edges cannot give it up, the rest may answer after all.
@@ -202,40 +223,37 @@ class Caller:
                 for one, outcome in zip(called, outcomes, strict=True)
                 if outcome.lost is not None and not self._may_be_opened_yet(question.name, outcome)
             ]
-            question.lost(lost).save(notes)
+            opened = question.opened or any(outcome.round.phase is Phase.UNMASKING for outcome in outcomes)
+            replace(question.lost(lost), opened=opened).save(notes)
             raise
 
     def _may_be_opened_yet(self, name: str, outcome: Outcome) -> bool:
         return outcome.round.phase is Phase.UNMASKING and self._stuck[name] % _REPETITIONS != 0
 
-    def _answer(self, name: str, outcomes: Sequence[Outcome]) -> Answer:
+    def _answer(self, asked: Asked, outcomes: Sequence[Outcome]) -> Answer:
         """The sums so far, if they suffice.
 
         Raises:
             TooFewSurvivorsError: they do not; those that are there are kept, since their edges answer only once.
         """
-        summed = [*self._kept.pop(name, []), *(outcome for outcome in outcomes if outcome.lost is None)]
+        summed = [*self._kept.pop(asked.name, []), *(outcome for outcome in outcomes if outcome.lost is None)]
         robust = outcomes[0].round.roster.robust
-        if not summed or (robust and len(summed) < cohort.FEWEST_GROUPS):
-            self._kept = {name: summed}
+        needed = cohort.FEWEST_GROUPS if robust and asked.company.among is None else 1
+        if len(summed) < needed:
+            self._kept = {asked.name: summed}
             lost = [outcome.lost for outcome in outcomes if outcome.lost is not None]
             if lost:
                 raise lost[0]
-            raise TooFewSurvivorsError(f"{len(summed)} groups have a sum, {cohort.FEWEST_GROUPS} are needed")
+            raise TooFewSurvivorsError(f"{len(summed)} groups have a sum, {needed} are needed")
         self._gathering.note_sum()
         return Answer(
-            groups=tuple(self._plain(outcome.round.sums()) for outcome in summed),
+            groups=tuple(_plain(outcome.round) for outcome in summed),
             numbers=tuple(outcome.round.announcement.round for outcome in summed),
             asked=tuple(outcome.round.announcement.edges for outcome in summed),
             robust=robust,
             upload_bytes=sum(outcome.upload_bytes for outcome in summed),
             edges=sum(len(outcome.round.dealings) for outcome in summed),
         )
-
-    def _plain(self, sums: Mapping[str, NDArray[np.float64]]) -> Mapping[str, NDArray[np.float64]]:
-        """Sums of a private round in the units of any other."""
-        announced = self._privacy.announced()
-        return plain(sums, privacy=announced) if announced else sums
 
     def _judge(self, outcomes: Sequence[Outcome]) -> None:
         """Bench who did not help, and write lost rounds down."""
@@ -286,7 +304,7 @@ class Caller:
 
     def _announce(self, question: Question, asked: Asked) -> tuple[Question, list[Called]]:
         """Announce one round to each cohort, with everything about them on disk first."""
-        roster, here = self._gathering.gather()
+        roster, here = self._gathering.gather(asked.company)
         epoch = self._epochs.covering(here, roster)
         self._federation.raise_if_stopped()
         members = here & epoch.members
@@ -295,7 +313,7 @@ class Caller:
         self._federation.raise_if_stopped()
         done = {edge for outcome in self._kept.get(asked.name, ()) for edge in outcome.round.announcement.cohort}
         cohorts = [tuple(edge for edge in group if edge in members - done) for group in roster.groups]
-        cohorts = [edges for edges in cohorts if len(edges) >= self._settings.min_cohort]
+        cohorts = [edges for edges in cohorts if len(edges) >= self._gathering.fewest(asked.company)]
         if not cohorts:
             raise TooFewSurvivorsError(
                 f"of {len(here)} edges {len(members)} have opened key epoch {epoch.call.epoch}",
@@ -310,10 +328,12 @@ class Caller:
     def _called(self, asked: Asked, edges: Group, epoch: KeyEpoch, roster: Roster) -> Called:
         federation, settings = self._federation, self._settings
         now_ms = federation.now_ms()
-        number = federation.registry.begin_round(self._row.id, purpose=asked.purpose.value, cohort=edges, now_ms=now_ms)
+        number = federation.registry.begin_round(
+            self._campaign, purpose=asked.purpose.value, cohort=edges, now_ms=now_ms
+        )
         announcement = Announcement(
             federation=roster.federation,
-            campaign=self._row.id,
+            campaign=self._campaign,
             round=number,
             key_epoch=epoch.call.epoch,
             roster_version=roster.version,
@@ -321,7 +341,7 @@ class Caller:
             cohort=edges,
             prekeys=tuple(epoch.prekeys[edge] for edge in edges),
             purpose=asked.purpose,
-            submodel=self._row.submodel,
+            submodel=self._submodel,
             weights_sha256=sha256(asked.weights).digest(),
             window=asked.window,
             layout=asked.layout,
@@ -329,7 +349,7 @@ class Caller:
             coordinate_clip=settings.coordinate_clip,
             weight_cap=settings.weight_cap,
             deadline_ms=now_ms + int(1000 * settings.deadline_seconds),
-            privacy=self._privacy.announced(),
+            privacy=None if asked.plainly else self._privacy.announced(),
             training=dict(asked.training),
         )
         return Called(
@@ -340,5 +360,11 @@ class Caller:
 
 
 def _checkpoint(notes: Path, announcement: Announcement) -> Path:
-    """Where the masked sum of a cohort lies; the next round of the same cohort size overwrites what is not needed."""
+    """Where the masked sum of a cohort lies, by its first edge: cohorts that run side by side share no edge."""
     return notes.with_name(f"{notes.stem}-{announcement.cohort[0]}.round")
+
+
+def _plain(round_: Round) -> Mapping[str, NDArray[np.float64]]:
+    """Its sums; those of a private round in the units of any other."""
+    announced = round_.announcement.privacy
+    return plain(round_.sums(), privacy=announced) if announced else round_.sums()

@@ -40,6 +40,7 @@ class Surroundings:
         items: its length n.
         counted: what earlier campaigns counted of each row, float64[n + 1].
         initial: first weights from the popularity of each row, float64[n + 1].
+        between: called after each training round, when no question is open: others may ask theirs, a rollout say.
     """
 
     federation: Federation
@@ -47,6 +48,7 @@ class Surroundings:
     items: int
     counted: Callable[[], NDArray[np.float64]]
     initial: Callable[[NDArray[np.float64]], bytes]
+    between: Callable[[], None] = lambda: None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,7 +104,8 @@ def run_campaign(row: CampaignRow, *, folder: Folder, around: Surroundings, sett
         BadInputError: no site has anything to learn from, or the catalogue is another than when the campaign began.
     """
     caller = Caller(
-        row=row,
+        campaign=row.id,
+        submodel=row.submodel,
         federation=around.federation,
         settings=settings.rounds,
         privacy=settings.privacy,
@@ -113,13 +116,16 @@ def run_campaign(row: CampaignRow, *, folder: Folder, around: Surroundings, sett
         try:
             state = _train(folder, state, caller, around=around, settings=settings)
         except TooFewSurvivorsError as error:
-            if not state.completed:
-                raise
             # A round that was opened in vain, by a dealer's false shares say, leaves its question answered for ever.
+            # One whose edges were only away is asked again another time: half a step would be lost for nothing.
+            stuck = caller.may_be_opened(folder.question)
+            if not stuck or not state.completed or state.halvings >= _MOST_HALVINGS:
+                raise
             _log.warning("this question has no answer; half of the last step is another question", why=error.line())
             state = averaging.take_back(state)
             durable.write(folder.weights(state.completed), state.weights())
             durable.write(folder.state, state.to_bytes())
+        around.between()
     caller.settle(folder.question)
 
 
@@ -149,6 +155,7 @@ def _popularity(
         counts = np.maximum(np.rint(answer.sums["counts"]), 0.0)  # noise may take a small count below zero
         durable.write_array(path, counts)
         caller.note(answer, {"events": float(counts.sum())})
+        caller.settle(asked.notes)
     counts = np.asarray(np.load(path, allow_pickle=False), dtype=np.float64)
     total: NDArray[np.float64] = counts + around.counted()
     return total

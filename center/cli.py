@@ -16,7 +16,8 @@ import click
 import structlog
 import typer
 
-from protocol.errors import BadInputError, FederationError
+from center import cli_keys, cli_rollout
+from protocol.errors import FederationError
 
 _INTERRUPTED = 130
 
@@ -27,9 +28,16 @@ app = typer.Typer(
     help="The aggregation server of a federation: admits sites, trains, releases.",
 )
 
+app.add_typer(cli_keys.app, name="keys")
+cli_rollout.hook(app)
+
 Directory = Annotated[Path, typer.Option("--dir", help="The center's folder.", envvar="HANSE_CENTER_DIR")]
 Offline = Annotated[
     Path | None, typer.Option("--offline", help="Where the offline keys lie; DIR/offline unless you moved them.")
+]
+ApproveWith = Annotated[
+    list[Path] | None,
+    typer.Option("--approve-with", help="Private key of a person who approves, once for each of them."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 Port = Annotated[int, typer.Option(min=1, max=65_535)]
@@ -44,6 +52,8 @@ def init(
     gateway_port: Port = 8443,
     superlink_port: Port = 8500,
     broker_port: Port = 8883,
+    root_keys: Annotated[int, typer.Option(min=1, help="Offline keys of the root of trust, to be kept apart.")] = 3,
+    root_threshold: Annotated[int, typer.Option(min=1, help="How many of them must sign a new root.")] = 2,
     as_json: AsJson = False,
 ) -> None:
     """Make a new federation: keys, certificates, first root of trust."""
@@ -53,12 +63,20 @@ def init(
     addresses = founding.Addresses(
         host=host, gateway_port=gateway_port, superlink_port=superlink_port, broker_port=broker_port
     )
-    founding.found(directory, federation=federation_id(federation), addresses=addresses, now=datetime.now(UTC))
+    founding.found(
+        directory,
+        federation=federation_id(federation),
+        addresses=addresses,
+        root_keys=root_keys,
+        root_threshold=root_threshold,
+        now=datetime.now(UTC),
+    )
     _say(
         {"federation": federation, "directory": str(directory)},
         as_json=as_json,
         text=f"Federation {federation} is founded in {directory}.\n"
         f"Move {directory / 'offline'} off this machine: its keys sign the roster and the root of trust.\n"
+        f"Keep the {root_keys} root keys apart: {root_threshold} of them together say whom everybody trusts.\n"
         f"Next: hanse-center broker, hanse-center serve, hanse-center enroll SITE",
     )
 
@@ -92,57 +110,116 @@ def admit(
     as_json: AsJson = False,
 ) -> None:
     """Sign the roster of all sites that have joined, and tell everybody."""
-    from center import admission, road, settings
-    from center.keys import OFFLINE, CenterKeys
-    from center.registry import Registry
-    from protocol.identity import federation_id
+    from center import admission, membership, settings
 
     loaded = settings.load(directory)
-    registry = Registry(directory / "registry.db")
-    roster = admission.sign_roster(
+    roster, policy = membership.admit(
         directory,
-        federation=federation_id(loaded.federation),
-        registry=registry,
-        offline=offline or directory / OFFLINE,
+        loaded,
+        offline=offline,
         groups=admission.read_groups(groups) if groups else None,
+        now=datetime.now(UTC),
     )
-    with road.connected(directory, loaded, CenterKeys.load(directory)) as voice:
-        road.publish_roster(voice, roster, (directory / admission.ROSTER_FILE).read_bytes())
     names = [member.edge for member in roster.members]
+    text = (
+        f"Roster {roster.version} admits {len(names)} sites in {len(roster.groups)} "
+        f"group{'s' if len(roster.groups) > 1 else ''}: {', '.join(names)}"
+    )
+    if policy is not None:
+        text += f"\nA release goes first to {', '.join(policy.canary)}; hanse-center rings changes that."
     _say(
-        {"roster": roster.version, "sites": names, "groups": [list(group) for group in roster.groups]},
+        {
+            "roster": roster.version,
+            "sites": names,
+            "groups": [list(group) for group in roster.groups],
+            "canary": list(policy.canary) if policy else [],
+            "early": list(policy.early) if policy else [],
+        },
         as_json=as_json,
-        text=f"Roster {roster.version} admits {len(names)} sites in {len(roster.groups)} "
-        f"group{'s' if len(roster.groups) > 1 else ''}: {', '.join(names)}",
+        text=text,
     )
 
 
 @app.command()
-def remove(site: str, directory: Directory = _HERE, offline: Offline = None, as_json: AsJson = False) -> None:
-    """Remove a site: sign a roster without it and take its content key off the broker."""
-    from center import admission, road, settings
-    from center.keys import OFFLINE, CenterKeys
-    from center.registry import Registry
-    from protocol.identity import edge_id, federation_id
+def remove(
+    site: str,
+    directory: Directory = _HERE,
+    offline: Offline = None,
+    approve_with: ApproveWith = None,
+    as_json: AsJson = False,
+) -> None:
+    """Put a site out: sign a roster without it, end its certificates, and change the content key."""
+    from center import membership, settings
+    from center.keys import load_signing_key
+    from protocol.identity import edge_id
 
     loaded = settings.load(directory)
-    registry = Registry(directory / "registry.db")
-    edge = edge_id(site)
-    if edge not in {member.edge for member in registry.sites()}:
-        raise BadInputError(f"no site {edge} has joined", advice="hanse-center status lists them")
-    roster = admission.sign_roster(
-        directory,
-        federation=federation_id(loaded.federation),
-        registry=registry,
-        offline=offline or directory / OFFLINE,
-        without=edge,
-    )
-    with road.connected(directory, loaded, CenterKeys.load(directory)) as voice:
-        road.publish_roster(voice, roster, (directory / admission.ROSTER_FILE).read_bytes())
-        voice.remove_edge(edge)
-    registry.remove_site(edge)  # last, so that a command that was interrupted can be given again
+    with _busy("signing the roster, encrypting everything anew", quiet=as_json):
+        roster, key = membership.remove(
+            directory,
+            loaded,
+            edge_id(site),
+            offline=offline,
+            approvals=[load_signing_key(path) for path in approve_with or ()],
+            now=datetime.now(UTC),
+        )
     _say(
-        {"roster": roster.version, "removed": site}, as_json=as_json, text=f"Roster {roster.version} is without {site}"
+        {"roster": roster.version, "removed": site, "content_key": key},
+        as_json=as_json,
+        text=f"Roster {roster.version} is without {site}, and so is content key {key}",
+    )
+
+
+@app.command()
+def rings(
+    directory: Directory = _HERE,
+    canary: Annotated[str | None, typer.Option(help="Sites that take a release first, with commas between.")] = None,
+    early: Annotated[str | None, typer.Option(help="Sites that take it next, with commas between.")] = None,
+    offline: Offline = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show which sites take a release first, or sign who they are; a ring that is not named stays as it is."""
+    from center import membership, settings
+    from protocol.identity import edge_id
+
+    loaded = settings.load(directory)
+    policy = membership.rings_in_force(directory, loaded)
+    if canary is not None or early is not None:
+        chosen = [
+            old if names is None else [edge_id(name.strip()) for name in names.split(",") if name.strip()]
+            for names, old in ((canary, policy.canary), (early, policy.early))
+        ]
+        policy = membership.choose_rings(
+            directory, loaded, canary=chosen[0], early=chosen[1], offline=offline, now=datetime.now(UTC)
+        )
+    _say(
+        {"policy": policy.number, "canary": list(policy.canary), "early": list(policy.early)},
+        as_json=as_json,
+        text=f"canary: {', '.join(policy.canary) or 'nobody'}\nearly: {', '.join(policy.early) or 'nobody'}\n"
+        "all others: ring all",
+    )
+
+
+@app.command()
+def collect(
+    directory: Directory = _HERE,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Take off broker and disk what nobody needs any more; `serve` does it every hour."""
+    from center import collecting, road, settings
+    from center.keys import CenterKeys
+
+    loaded, keys, now = settings.load(directory), CenterKeys.load(directory), datetime.now(UTC)
+    with road.connected(directory, loaded, keys) as voice:
+        garbage = (collecting.look if dry_run else collecting.collect)(voice, directory, loaded, now=now)
+    said = garbage.to_json()
+    names = [*said["targets"], *said["folders"]]
+    _say(
+        said,
+        as_json=as_json,
+        text=f"{said['messages']} messages of {said['bytes']} bytes {'would go' if dry_run else 'are gone'}"
+        + (f", and {', '.join(names)}" if names else ""),
     )
 
 
@@ -166,14 +243,41 @@ def broker(
     embedded: Annotated[bool, typer.Option(help="Use the embedded broker even where Mosquitto is installed.")] = False,
 ) -> None:
     """Run this federation's MQTT broker in the foreground: Mosquitto where it is installed, else the embedded one."""
-    from center import road, settings
+    from center import road, settings, upkeep
     from center.broker import Broker, Kind, mosquitto_path
 
-    plan = road.broker_plan(directory, settings.load(directory))
+    loaded = settings.load(directory)
+    plan = road.broker_plan(directory, loaded)
+    upkeep.refresh(directory, loaded, now=datetime.now(UTC))
     kind: Kind = "embedded" if embedded or mosquitto_path() is None else "mosquitto"
     running = Broker.start(plan, kind=kind)
     print(f"{kind} broker on {plan.host}:{plan.port}", flush=True)
     running.wait()
+
+
+@app.command(name="broker-config")
+def broker_config(
+    folder: Annotated[Path, typer.Argument(help="Where to write; made if it is not there.")],
+    directory: Directory = _HERE,
+    at: Annotated[
+        Path | None, typer.Option("--at", help="Where the folder will lie on the broker's machine, if that is another.")
+    ] = None,
+    plugin: Annotated[
+        str | None, typer.Option(help="mosquitto_dynamic_security.so on that machine; found here if it is this one.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write the configuration, rules and papers of a Mosquitto that you run yourself; serve keeps them up to date."""
+    from center import broker_export, settings, upkeep
+
+    loaded, now = settings.load(directory), datetime.now(UTC)
+    plan = broker_export.export(directory, loaded, folder, placed=at, plugin=plugin, now=now)
+    upkeep.refresh(directory, loaded, now=now)
+    text = f"Mosquitto's configuration is {plan.folder / 'mosquitto.conf'}; its account must own the folder.\n"
+    text += f"When the folder changes, let Mosquitto read it again: kill -HUP $(cat {plan.folder / 'broker.pid'})"
+    if not plan.plugin:
+        text += "\nWithout its dynamic security plugin a removed site is struck dumb, but its connection stays open."
+    _say({"folder": str(folder), "at": str(plan.folder), "plugin": plan.plugin}, as_json=as_json, text=text)
 
 
 @app.command()
@@ -217,17 +321,28 @@ def release(
     campaign: Annotated[
         str | None, typer.Option(help="Whose weights; the newest finished campaign's by default.")
     ] = None,
+    completed: Annotated[
+        int | None, typer.Option("--round", min=0, help="After so many training rounds; the newest weights by default.")
+    ] = None,
+    wait: Annotated[bool, typer.Option(help="Wait until the release is with everybody, or back.")] = False,
+    waived: Annotated[
+        str, typer.Option("--waive-gate", help="Why the sites need not measure it first; noted in the audit log.")
+    ] = "",
     as_json: AsJson = False,
 ) -> None:
-    """Export, quantize, check, sign and publish the weights of a campaign."""
+    """Export, quantize and check the weights of a campaign, and sign them as a candidate; `serve` takes it further."""
     from center import releasing, settings
 
-    with _busy("exporting, checking, signing and publishing", quiet=as_json):
-        done = releasing.release(campaign, directory=directory, settings=settings.load(directory))
+    with _busy("exporting, checking, signing and publishing", quiet=as_json) as say:
+        loaded = settings.load(directory)
+        done = releasing.release(campaign, directory=directory, settings=loaded, completed=completed, waived=waived)
+        if wait:
+            done["state"] = cli_rollout.wait_for_end(directory, done["version"], say=say).state.value
     _say(
         done,
         as_json=as_json,
-        text=f"Release {done['version']}: {done['served_bytes']} bytes, top-10 overlap {done['top10_overlap']:.4f}",
+        text=f"Release {done['version']} is {done['state']}: {done['served_bytes']} bytes, "
+        f"top-10 overlap {done['top10_overlap']:.4f}",
     )
 
 
@@ -247,18 +362,15 @@ def status(directory: Directory = _HERE, as_json: AsJson = False) -> None:
 
 @app.command()
 def renew(directory: Directory = _HERE, as_json: AsJson = False) -> None:
-    """Issue a new certificate for gateway, SuperLink and broker; they read it at their next start."""
-    from center import founding, settings
-    from center.keys import CenterKeys
+    """Issue new certificates for gateway, SuperLink, broker and the center itself; what runs takes them up."""
+    from center import broker_export, renewing, settings, upkeep
 
-    loaded = settings.load(directory)
-    keys = CenterKeys.load(directory)
-    founding.issue_server_certificate(
-        directory, host=loaded.gateway.host, ca=keys.authority, ca_key=keys.authority_key, now=datetime.now(UTC)
-    )
-    _say(
-        {"renewed": True}, as_json=as_json, text="A new certificate lies in keys/tls.crt; start broker and center again"
-    )
+    loaded, now = settings.load(directory), datetime.now(UTC)
+    renewing.renew(directory, loaded, now=now)
+    broker_export.renew(directory, loaded, now=now)
+    untold = [trouble.line() for trouble in upkeep.refresh(directory, loaded, now=now)]
+    text = "New certificates lie in keys/; what runs takes them up"
+    _say({"renewed": True, "untold": untold}, as_json=as_json, text=text)
 
 
 @app.command()

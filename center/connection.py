@@ -6,6 +6,7 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -67,7 +68,9 @@ class Connection:
         self._trouble: FederationError | None = None
         self.times_connected = 0
         self._client = mqtt.Client(CallbackAPIVersion.VERSION2, client_id=client_id, protocol=mqtt.MQTTv311)
-        self._client.tls_set_context(access.tls())
+        self._tls = access.tls()
+        self._client.tls_set_context(self._tls)
+        self._client.on_pre_connect = self._take_certificate
         self._client.reconnect_delay_set(1, 10)
         self._client.on_connect = self._connected
         self._client.on_connect_fail = self._not_reached
@@ -85,6 +88,10 @@ class Connection:
         self._client.disconnect()
         self._client.loop_stop()
         self._up.clear()
+
+    def _take_certificate(self, _client: Any, _data: Any) -> None:
+        with suppress(OSError):  # also ssl.SSLError; it goes on with the one it has, and doctor says what is wrong
+            self._tls.load_cert_chain(self._access.certificate, self._access.key)
 
     @property
     def is_up(self) -> bool:
@@ -116,27 +123,41 @@ class Connection:
         if self.is_up:
             self._client.unsubscribe(topic)
 
-    def deliver(self, messages: Iterable[tuple[str, bytes]], *, window: int, seconds: float) -> None:
+    def deliver(
+        self,
+        messages: Iterable[tuple[str, bytes]],
+        *,
+        window: int,
+        seconds: float,
+        acknowledged: Callable[[str], None] = lambda _topic: None,
+    ) -> None:
         """Publish retained messages and wait until the broker has acknowledged every one.
 
         Args:
             messages: topic and payload, taken one at a time as the window allows; an empty payload clears the topic.
             window: messages on their way at the same time.
             seconds: longest silence of the broker.
+            acknowledged: is told each topic, in the order of `messages`.
 
         Raises:
             UnavailableError: an acknowledgement did not come, or the connection broke. Publishing again is harmless.
         """
         outstanding: deque[tuple[str, mqtt.MQTTMessageInfo]] = deque()
+
+        def settle() -> None:
+            topic, message = outstanding.popleft()
+            self._wait_for(topic, message, seconds=seconds)
+            acknowledged(topic)
+
         for topic, payload in messages:
             self.wait_until_up(seconds=seconds)
             outstanding.append((topic, self._client.publish(topic, payload, qos=_QOS, retain=True)))
             if len(outstanding) >= window:
-                self._acknowledged(*outstanding.popleft(), seconds=seconds)
+                settle()
         while outstanding:
-            self._acknowledged(*outstanding.popleft(), seconds=seconds)
+            settle()
 
-    def _acknowledged(self, topic: str, message: mqtt.MQTTMessageInfo, *, seconds: float) -> None:
+    def _wait_for(self, topic: str, message: mqtt.MQTTMessageInfo, *, seconds: float) -> None:
         try:
             message.wait_for_publish(seconds)
             acknowledged = message.is_published()

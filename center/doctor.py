@@ -1,4 +1,4 @@
-"""`hanse-center doctor`: keys, offline keys, certificates, gateway, broker, disk, books. Looks, changes nothing."""
+"""`hanse-center doctor`: keys, signatures, certificates, gateway, broker, disk, books. Looks, changes nothing."""
 
 import shutil
 import socket
@@ -13,6 +13,7 @@ from pathlib import Path
 import httpx
 from cryptography import x509
 
+from center import key_status
 from center.keys import OFFLINE, CenterKeys
 from center.registry import Registry
 from center.settings import CenterSettings
@@ -30,6 +31,7 @@ def examine(directory: Path, settings: CenterSettings, *, now: datetime) -> Iter
     checks: tuple[tuple[str, Callable[[], Finding]], ...] = (
         ("keys", lambda: _keys(directory)),
         ("offline keys", lambda: _offline(directory)),
+        (key_status.CHECK, lambda: key_status.examine(directory, now=now)),
         ("certificate", lambda: _certificate(directory, now)),
         ("gateway and clock", lambda: _gateway(directory, settings, now)),
         ("broker", lambda: _broker(directory, settings)),
@@ -56,8 +58,8 @@ def _offline(directory: Path) -> Finding:
     if any((directory / OFFLINE).glob("*.key")):
         return Finding(
             check="offline keys",
-            problem="the keys that sign rosters and roots lie on this machine",
-            fix=f"move {OFFLINE}/ to a medium you can lock away; roster and root commands take --offline DIR",
+            problem="the keys that sign rosters, roots and who may release lie on this machine",
+            fix=f"move {OFFLINE}/ to media you can lock away; the commands that want them take --offline DIR",
         )
     return Finding(check="offline keys")
 
@@ -69,7 +71,7 @@ def _certificate(directory: Path, now: datetime) -> Finding:
         return Finding(
             check="certificate",
             problem=f"the certificate of gateway and broker ends on {certificate.not_valid_after_utc:%Y-%m-%d}",
-            fix="hanse-center renew, then start gateway and broker again",
+            fix="hanse-center renew",
         )
     return Finding(check="certificate")
 

@@ -3,31 +3,69 @@
 Everything amqtt calls private is used in this file alone, and amqtt is pinned. What 0.11.4 does otherwise, each a way
 around the rules: it asks for certificates without requiring them; looks up a session by client id before it asks who is
 there, and then believes the certificate of whoever opened that session first; sends a newcomer what is retained for
-other clients' subscriptions; and publishes last wills without asking the rules.
+other clients' subscriptions; publishes last wills without asking the rules; and takes packets of any size.
+
+At SIGHUP it reads access rules, certificate and revocation list again and puts out who counts no more.
 """
 
 import asyncio
-import json
 import logging
 import os
 import signal
 import ssl
 import sys
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from amqtt.adapters import StreamReaderAdapter, StreamWriterAdapter
 from amqtt.broker import Broker
 from amqtt.contexts import Action
 from amqtt.errors import MQTTError
 from amqtt.mqtt.protocol.broker_handler import BrokerProtocolHandler
 from amqtt.plugins.base import BaseAuthPlugin, BaseTopicPlugin
+from cryptography import x509
 
-from center.broker import BrokerPlan
+from center.broker_config import PID, RULES, BrokerPlan, listed, read_plan
 from protocol.identity import FederationId
 from protocol.topics import may_read, may_write
 
+_log = logging.getLogger(__name__)
 _LISTENER = "default"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Admitted:
+    """Who may do anything at all, as of the last reading.
+
+    Attributes:
+        names: in the access rules.
+        revoked: serial numbers of certificates that count no more.
+    """
+
+    names: frozenset[str]
+    revoked: frozenset[int]
+
+    @classmethod
+    def read(cls, plan: BrokerPlan) -> "Admitted":
+        """Read both files.
+
+        Raises:
+            OSError: one is missing.
+            ValueError: one is damaged.
+        """
+        revocations = x509.load_pem_x509_crl(plan.revoked.read_bytes())
+        return cls(
+            names=listed((plan.folder / RULES).read_text("utf-8")),
+            revoked=frozenset(entry.serial_number for entry in revocations),
+        )
+
+    def identity(self, certificate: dict[str, Any] | None) -> str | None:
+        """In whose name this verified certificate acts, or nobody's."""
+        name = identity_of(certificate)
+        if name not in self.names or int((certificate or {}).get("serialNumber", "0"), 16) in self.revoked:
+            return None
+        return name
 
 
 def identity_of(certificate: dict[str, Any] | None) -> str | None:
@@ -39,8 +77,13 @@ def identity_of(certificate: dict[str, Any] | None) -> str | None:
     return None
 
 
-def _identity(session: Any) -> str | None:
-    return identity_of(session.ssl_object.getpeercert()) if session.ssl_object else None
+def _certificate(session: Any) -> dict[str, Any] | None:
+    return session.ssl_object.getpeercert() if session.ssl_object else None
+
+
+def _admitted(rule: Any) -> Admitted:
+    admitted: Admitted = rule.context._broker_instance.admitted  # noqa: SLF001 - it hands its plugins nothing else
+    return admitted
 
 
 @dataclass
@@ -49,12 +92,12 @@ class _Federation:
 
 
 class CertificateRule(BaseAuthPlugin):  # type: ignore[misc] # amqtt has no types
-    """Lets in who shows a certificate of this federation and leaves no will where it may not write."""
+    """Lets in who shows a certificate of this federation that counts, and leaves no will where it may not write."""
 
     Config = _Federation
 
     async def authenticate(self, *, session: Any) -> bool:
-        identity = _identity(session)
+        identity = _admitted(self).identity(_certificate(session))
         if identity is None:
             return False
         federation = FederationId(self.config.federation)
@@ -67,15 +110,35 @@ class TopicRule(BaseTopicPlugin):  # type: ignore[misc] # amqtt has no types
     Config = _Federation
 
     async def topic_filtering(self, *, session: Any = None, topic: str | None = None, action: Any = None) -> bool:
-        identity = _identity(session) if session is not None else None
+        identity = _admitted(self).identity(_certificate(session)) if session is not None else None
         if identity is None or topic is None:
             return False
         allowed = may_write if action == Action.PUBLISH else may_read
         return allowed(identity, topic, federation=FederationId(self.config.federation))
 
 
+class _BoundedReader(StreamReaderAdapter):  # type: ignore[misc] # amqtt has no types
+    """Reads no more at once than a packet may hold."""
+
+    def __init__(self, reader: asyncio.StreamReader, *, limit: int) -> None:
+        super().__init__(reader)
+        self._limit = limit
+
+    async def read(self, n: int = -1) -> bytes:
+        if n > self._limit:
+            raise MQTTError(f"a packet of {n} bytes")
+        return bytes(await super().read(n))
+
+
 class StrictBroker(Broker):  # type: ignore[misc] # amqtt has no types
     """amqtt with certificates required and sessions kept apart by identity."""
+
+    _tls: ssl.SSLContext
+
+    def __init__(self, plan: BrokerPlan) -> None:
+        self.admitted = Admitted.read(plan)
+        self._plan = plan
+        super().__init__(configuration(plan))
 
     @staticmethod
     def _create_ssl_context(listener: Any) -> ssl.SSLContext:
@@ -84,12 +147,35 @@ class StrictBroker(Broker):  # type: ignore[misc] # amqtt has no types
         context.verify_mode = ssl.CERT_REQUIRED
         return context
 
+    async def _create_server_instance(self, *details: Any) -> Any:
+        self._tls = details[-1]
+        return await super()._create_server_instance(*details)
+
+    async def reload(self) -> None:
+        """Take up what has changed; what cannot be read leaves everything as it is."""
+        try:
+            self.admitted = Admitted.read(self._plan)
+            self._tls.load_cert_chain(self._plan.certificate, self._plan.key)
+        except (OSError, ValueError) as error:
+            _log.warning("nothing is taken up: %s", error)
+        for session, handler in list(self._sessions.values()):
+            if self.admitted.identity(_certificate(session)) is None:
+                session.will_flag = False
+                await handler.handle_connection_closed()
+
+    async def stream_connected(self, reader: asyncio.StreamReader, writer: Any, listener_name: str) -> None:
+        await self._client_connected(
+            listener_name,
+            _BoundedReader(reader, limit=self._plan.max_packet_bytes),
+            StreamWriterAdapter(writer),
+        )
+
     async def _initialize_client_session(self, reader: Any, writer: Any, *_address: Any) -> tuple[Any, Any]:
         handler, session = await BrokerProtocolHandler.init_from_connect(reader, writer, self.plugins_manager)
-        identity = _identity(session)
+        identity = self.admitted.identity(_certificate(session))
         if identity is None:
             await writer.close()
-            raise MQTTError("a client without a certificate")
+            raise MQTTError("a client without a certificate that counts")
         session.client_id = f"{identity}/{session.client_id}"
         session.clean_session = True  # nothing is ever kept for a client: it reads retained messages
         session.parent = 0
@@ -125,28 +211,32 @@ def configuration(plan: BrokerPlan) -> dict[str, Any]:
 
 async def serve(plan: BrokerPlan) -> None:
     """Run until SIGTERM or SIGINT."""
-    broker = StrictBroker(configuration(plan))
-    stopping = asyncio.Event()
+    broker = StrictBroker(plan)
+    stopping, reloading = asyncio.Event(), asyncio.Event()
+    loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+        loop.add_signal_handler(number, stopping.set)
+    loop.add_signal_handler(signal.SIGHUP, reloading.set)
     await broker.start()
+    (plan.folder / PID).write_text(f"{os.getpid()}\n")
+    minding = asyncio.create_task(_mind(broker, reloading))
     await stopping.wait()
+    minding.cancel()
     # amqtt's own shutdown waits up to 30 s for slow clients, and it keeps nothing: ending at once loses nothing more.
     os._exit(0)
+
+
+async def _mind(broker: StrictBroker, reloading: asyncio.Event) -> None:
+    while True:
+        await reloading.wait()
+        reloading.clear()
+        await broker.reload()
 
 
 def run_embedded_broker(plan: BrokerPlan) -> None:
     """Run the embedded broker in this process until it is told to end."""
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s")
     asyncio.run(serve(plan))
-
-
-def read_plan(path: Path) -> BrokerPlan:
-    """Read what `center.broker` wrote."""
-    values: dict[str, Any] = json.loads(path.read_text("utf-8"))
-    paths = {field.name for field in fields(BrokerPlan) if field.type is Path}
-    values.update({name: Path(values[name]) for name in paths})
-    return BrokerPlan(**values)
 
 
 if __name__ == "__main__":

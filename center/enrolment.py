@@ -2,14 +2,10 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
 import structlog
-from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding
 
-from center import authority
+from center.issuing import Issuer
 from center.registry import Registry
 from center.settings import BrokerSettings
 from protocol.enrolment import EnrolmentAnswer, EnrolmentRequest, secret_digest
@@ -28,8 +24,7 @@ class Reception:
     """
 
     registry: Registry
-    authority: x509.Certificate
-    authority_key: ec.EllipticCurvePrivateKey
+    issuer: Issuer
     broker: BrokerSettings
     root: str
     register_node: Callable[[bytes], None]
@@ -53,18 +48,11 @@ class Reception:
             request = EnrolmentRequest.open(body)
         except MalformedMessageError as error:
             raise BadInputError(str(error)) from error
-        certificate = authority.client_certificate(
-            request.member.edge,
-            request=request.certificate_request,
-            authority=self.authority,
-            authority_key=self.authority_key,
-            now=datetime.fromtimestamp(now_ms / 1000, UTC),
-        )
-        # Before the token is used up: if SuperLink is away, the site can come again with the same one.
         self.registry.check_token(secret_digest(bearer), member=request.member, now_ms=now_ms)
+        pem = self.issuer.issue(request.member.edge, request=request.certificate_request)
+        # Before the token is used up: if SuperLink is away, the site can come again with the same one.
         self.register_node(request.member.node)
         self.registry.redeem(secret_digest(bearer), member=request.member, now_ms=now_ms)
-        pem = certificate.public_bytes(Encoding.PEM).decode("ascii")
         self.registry.add_site(request.member, certificate=pem, now_ms=now_ms)
         _log.info("site joined", edge=request.member.edge)
         return EnrolmentAnswer(

@@ -4,7 +4,7 @@ The center carries what the edges sign and seal for one another. It can leave so
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 
 import structlog
@@ -39,8 +39,15 @@ class KeyEpoch:
 
 
 @dataclass(slots=True)
+class InForce:
+    """The epoch in force; an edge is in one at a time, so all questions of a center share it."""
+
+    epoch: KeyEpoch | None = None
+
+
+@dataclass(slots=True, kw_only=True)
 class Epochs:
-    """The epoch in force.
+    """Opens an epoch whenever the one in force does not do.
 
     Attributes:
         hours: after which a new one begins, so that recorded rounds stay closed when keys are stolen later.
@@ -52,7 +59,7 @@ class Epochs:
     exchange: Exchange
     hours: float
     now_ms: Callable[[], int]
-    _current: KeyEpoch | None = None
+    in_force: InForce = field(default_factory=InForce)
 
     def covering(self, edges: frozenset[EdgeId], roster: Roster) -> KeyEpoch:
         """An epoch that all of these are in, as far as they answer; a new one if the one in force does not do.
@@ -60,20 +67,22 @@ class Epochs:
         Raises:
             UnavailableError: the transport is away.
         """
-        current = self._current
+        current = self.in_force.epoch
         if current is None or self._is_over(current, roster) or not edges <= current.members:
-            current = self._current = self._open(edges, roster)
+            current = self.in_force.epoch = self._open(edges, roster)
         return current
 
     def leave_out(self, edges: Iterable[EdgeId]) -> None:
         """These may have lost their keys: the next time that one of them is wanted, a new epoch is opened."""
-        if self._current is not None:
-            self._current = replace(self._current, members=self._current.members - frozenset(edges))
+        current = self.in_force.epoch
+        if current is not None:
+            self.in_force.epoch = replace(current, members=current.members - frozenset(edges))
 
     def _is_over(self, epoch: KeyEpoch, roster: Roster) -> bool:
         steps = self.registry.next_round() - epoch.call.first_round
         aged = self.now_ms() - epoch.opened_ms > self.hours * _HOUR_MS
-        return aged or epoch.call.roster_version != roster.version or steps >= MOST_STEPS_AHEAD
+        followed = self.registry.newest_epoch() == epoch.call.epoch  # else its keys are gone at the edges
+        return aged or not followed or epoch.call.roster_version != roster.version or steps >= MOST_STEPS_AHEAD
 
     def _open(self, edges: frozenset[EdgeId], roster: Roster) -> KeyEpoch:
         now_ms = self.now_ms()

@@ -1,10 +1,11 @@
 """What a campaign needs around it in order to ask edges anything."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from center.epochs import InForce
 from center.registry import Registry
 from protocol.identity import Roster
 from protocol.transport import Transport
@@ -22,6 +23,7 @@ class Federation:
         roster: reads the signed roster in force; sites are admitted and removed while a campaign runs.
         wake: tells edges over MQTT that a round is coming, and until when (ms UTC).
         stopped: the center is shutting down.
+        in_force: the key epoch that all who ask share.
     """
 
     roster: Callable[[], Roster]
@@ -32,6 +34,7 @@ class Federation:
     wake: Callable[[str, int], None]
     stopped: Callable[[], bool]
     now_ms: Callable[[], int]
+    in_force: InForce = field(default_factory=InForce)
 
     def raise_if_stopped(self) -> None:
         """Raise StoppedError if the center has been told to stop."""

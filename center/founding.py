@@ -11,15 +11,14 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from center import authority, durable
-from center.keys import OFFLINE, load_signing_key, load_tls_key, new_content_key, new_signing_key, new_tls_key
+from center import authority, content_keys, durable
+from center.key_files import online_keys
+from center.keys import OFFLINE, load_tls_key, new_signing_key, new_tls_key
 from center.repository import OnlineKeys, Repository
 from center.settings import FILE_NAME
 from protocol.errors import BadInputError
 from protocol.identity import FederationId
 from protocol.topics import CENTER
-
-_TUF_ROLES = ("targets", "snapshot", "timestamp")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,19 +35,34 @@ class Addresses:
     broker_port: int
 
 
-def found(directory: Path, *, federation: FederationId, addresses: Addresses, now: datetime) -> None:
+def found(
+    directory: Path,
+    *,
+    federation: FederationId,
+    addresses: Addresses,
+    now: datetime,
+    root_keys: int = 3,
+    root_threshold: int = 2,
+) -> None:
     """Make a new center in an empty folder.
 
+    Args:
+        root_keys: how many offline keys may sign a new root of trust.
+        root_threshold: how many of them must.
+
     Raises:
-        BadInputError: there is a center in this folder already.
+        BadInputError: there is a center in this folder already, or the threshold is above the number of keys.
     """
     if (directory / FILE_NAME).exists():
         raise BadInputError(f"{directory} holds a center already", advice="use another folder with --dir")
+    if not 1 <= root_threshold <= root_keys:
+        raise BadInputError(f"{root_keys} root keys cannot meet a threshold of {root_threshold}")
     keys, trust = directory / "keys", directory / "trust"
     center = new_signing_key(keys / "center.key")
     roster = new_signing_key(directory / OFFLINE / "roster.key")
-    root = new_signing_key(directory / OFFLINE / "root.key")
-    new_content_key(keys / "content.key")
+    roots = [new_signing_key(directory / OFFLINE / f"root-{number}.key") for number in range(1, root_keys + 1)]
+    targets = new_signing_key(directory / OFFLINE / "targets.key")
+    content_keys.create(keys)
     ca_key = new_tls_key(keys / "ca.key")
     ca = authority.create(federation, key=ca_key, now=now)
     durable.write(trust / "ca.crt", ca.public_bytes(Encoding.PEM))
@@ -57,8 +71,14 @@ def found(directory: Path, *, federation: FederationId, addresses: Addresses, no
     new_tls_key(keys / "tls.key")
     issue_server_certificate(directory, host=addresses.host, ca=ca, ca_key=ca_key, now=now)
     _issue_client_certificate(directory, ca=ca, ca_key=ca_key, now=now)
-    online = OnlineKeys(**{role: new_signing_key(keys / f"tuf-{role}.key") for role in _TUF_ROLES})
-    Repository.create(directory / "tuf", root_keys=[root], keys=online, now=now)
+    Repository.create(
+        directory / "tuf",
+        root_keys=roots,
+        root_threshold=root_threshold,
+        targets_key=targets,
+        keys=OnlineKeys(**{role: new_signing_key(keys / f"{role}.key") for role in OnlineKeys._fields}),
+        now=now,
+    )
     durable.write(directory / FILE_NAME, _settings_text(federation, addresses).encode())
 
 
@@ -90,8 +110,7 @@ def open_repository(directory: Path) -> Repository:
     Raises:
         BadInputError: a key or the repository is missing or damaged.
     """
-    keys = {role: load_signing_key(directory / "keys" / f"tuf-{role}.key") for role in _TUF_ROLES}
-    return Repository(directory / "tuf", keys=OnlineKeys(**keys))
+    return Repository(directory / "tuf", keys=online_keys(directory))
 
 
 @contextmanager
@@ -101,9 +120,16 @@ def signing(directory: Path) -> Iterator[Repository]:
     Raises:
         BadInputError: a key or the repository is missing or damaged.
     """
+    with exclusive(directory):
+        yield open_repository(directory)
+
+
+@contextmanager
+def exclusive(directory: Path) -> Iterator[None]:
+    """Have the repository of a center's folder to oneself; others wait."""
     with (directory / "tuf" / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        yield open_repository(directory)
+        yield
 
 
 def _settings_text(federation: FederationId, addresses: Addresses) -> str:

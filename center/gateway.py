@@ -9,6 +9,7 @@ import ssl
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -21,6 +22,7 @@ from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from protocol.errors import BadInputError, FederationError, MalformedMessageError, UnavailableError, UntrustedError
+from protocol.renewal import RENEWAL_PATH
 
 _log = structlog.get_logger()
 
@@ -41,6 +43,9 @@ FLEET_PATHS = tuple(
 
 HEALTH_PATH = "/health"
 ENROLL_PATH = "/v1/enroll"
+
+Renew = Callable[[bytes], bytes]
+"""Request of an admitted edge for its next certificate -> that. Raises UntrustedError or BadInputError."""
 
 LARGEST_BODY = 6 << 20
 """Bytes; Flower cuts what is larger into pieces of 5 MiB."""
@@ -67,10 +72,14 @@ class Front:
         superlink_url: ``https://host:port`` of SuperLink.
         ca_certificate: PEM file of the authority that signed SuperLink's certificate.
         enroll: admits a new edge; without it nobody gets in.
+        renew: gives an admitted edge its next certificate; without it nobody gets one.
     """
 
-    def __init__(self, *, superlink_url: str, ca_certificate: Path, enroll: Enroll | None = None) -> None:
+    def __init__(
+        self, *, superlink_url: str, ca_certificate: Path, enroll: Enroll | None = None, renew: Renew | None = None
+    ) -> None:
         self._enroll = enroll
+        self._renew = renew
         self._away = False
         self._superlink = httpx.AsyncClient(
             base_url=superlink_url,
@@ -107,6 +116,8 @@ class Front:
             return await self._forward(request, path)
         if request.method == "POST" and path == ENROLL_PATH:
             return await self._admit(request)
+        if request.method == "POST" and path == RENEWAL_PATH and self._renew is not None:
+            return await self._answered(request, self._renew)
         return _not_found()
 
     async def _forward(self, request: Request, path: str) -> Response:
@@ -146,15 +157,19 @@ class Front:
         scheme, _, token = request.headers.get("authorization", "").partition(" ")
         if self._enroll is None or scheme.lower() != "bearer" or not token:
             return _not_found()
+        return await self._answered(request, partial(self._enroll, token))
+
+    async def _answered(self, request: Request, act: Callable[[bytes], bytes]) -> Response:
+        """Whoever is not believed learns not even that there is somebody to believe him."""
         try:
             body = b"".join([chunk async for chunk in _limited(request, _LARGEST_ENROLLMENT)])
-            answer = await run_in_threadpool(self._enroll, token, body)
+            answer = await run_in_threadpool(act, body)
         except (UntrustedError, _TooLargeError):
             return _not_found()
         except (BadInputError, MalformedMessageError) as error:
             return PlainTextResponse(f"{error.line()}\n", status_code=400)
         except FederationError as error:
-            _log.warning("a site could not be taken in", reason=error.line())
+            _log.warning("a site could not be answered", reason=error.line())
             return _unavailable()
         return Response(answer, media_type="application/octet-stream")
 
@@ -198,6 +213,7 @@ class Gateway:
         superlink_url: ``https://host:port`` of SuperLink.
         ca_certificate: PEM file of the authority that signed SuperLink's certificate.
         enroll: admits a new edge.
+        renew: gives an admitted edge its next certificate.
     """
 
     def __init__(
@@ -210,11 +226,13 @@ class Gateway:
         superlink_url: str,
         ca_certificate: Path,
         enroll: Enroll | None = None,
+        renew: Renew | None = None,
     ) -> None:
         self._host = host
+        self._papers = (certificate, key)
         self._port = port
         self._config = uvicorn.Config(
-            Front(superlink_url=superlink_url, ca_certificate=ca_certificate, enroll=enroll),
+            Front(superlink_url=superlink_url, ca_certificate=ca_certificate, enroll=enroll, renew=renew),
             interface="asgi3",
             http="h11",  # it hands over the request target untouched; the faster parser tidies it first
             ws="none",
@@ -259,6 +277,19 @@ class Gateway:
                 raise UnavailableError("the gateway did not start")
             time.sleep(0.01)
 
+    def take_certificate(self) -> None:
+        """Show the certificate that lies in the files now to whoever comes from now on; open connections go on.
+
+        Raises:
+            BadInputError: it cannot be read, or is not for the key; the old one is still shown.
+        """
+        try:
+            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(*self._papers)
+            if self._config.ssl is not None:
+                self._config.ssl.load_cert_chain(*self._papers)
+        except (OSError, ssl.SSLError) as error:
+            raise BadInputError(f"{self._papers[0]} cannot be used: {error}", advice="hanse-center renew") from error
+
     def stop(self) -> None:
         """Close the door."""
         self._server.should_exit = True
@@ -280,7 +311,7 @@ def _listen(host: str, port: int) -> socket.socket:
 def nginx_configuration(
     *, server_name: str, port: int, certificate: Path, key: Path, superlink_url: str, ca_certificate: Path
 ) -> str:
-    """The same door for those who keep nginx. Enrolling then needs the built-in gateway on another port."""
+    """The same door for those who keep nginx. Enrolling and renewing then need the built-in gateway on another port."""
     doors = [("POST", path) for path in FLEET_PATHS] + [("GET", HEALTH_PATH)]
     # The path is written out behind proxy_pass: nginx would else forward what it was before it was tidied.
     locations = "\n".join(

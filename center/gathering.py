@@ -3,16 +3,35 @@
 import time
 from collections import Counter
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 import structlog
 
 from center.federation import Federation
 from center.settings import RoundSettings
-from protocol.errors import UnavailableError
+from protocol.errors import TooFewSurvivorsError, UnavailableError
 from protocol.identity import EdgeId, Roster
 
 _log = structlog.get_logger(__name__)
 _LOOK_SECONDS = 0.5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Company:
+    """Whom a question is put to.
+
+    Attributes:
+        among: these edges and no others; None: everybody.
+        fewest: smallest cohort, None: as section `rounds` says.
+        patient: waits for enough of them as long as that takes; else too few of them end the question for now.
+    """
+
+    among: frozenset[EdgeId] | None = None
+    fewest: int | None = None
+    patient: bool = True
+
+
+EVERYBODY = Company()
 
 
 class Gathering:
@@ -43,9 +62,17 @@ class Gathering:
         self._summed += 1
         self._benched = frozenset(edge for edge, until in self._bench_until.items() if until > self._summed)
 
-    def gather(self) -> tuple[Roster, frozenset[EdgeId]]:
-        """Wake the edges and wait until all are there, or long enough for those that are."""
-        federation, settings = self._federation, self._settings
+    def fewest(self, company: Company) -> int:
+        """Smallest cohort that this question is announced to."""
+        return self._settings.min_cohort if company.fewest is None else company.fewest
+
+    def gather(self, company: Company = EVERYBODY) -> tuple[Roster, frozenset[EdgeId]]:
+        """Wake the edges and wait until all are there, or long enough for those that are.
+
+        Raises:
+            TooFewSurvivorsError: too few are there, and this question does not wait for them.
+        """
+        federation, settings, fewest = self._federation, self._settings, self.fewest(company)
         patience_ms = int(1000 * settings.gather_seconds)
         began_ms = wake_ms = federation.now_ms()
         while True:
@@ -55,18 +82,20 @@ class Gathering:
                 self.wake()
             roster = federation.roster()
             admitted = frozenset(member.edge for member in roster.members)
+            admitted = admitted if company.among is None else admitted & company.among
             here = self._online() & admitted
             late = federation.now_ms() > began_ms + patience_ms
             ready = here - self._benched
             if late:  # a group that would be too small takes its benched edges back
                 ready |= {
-                    edge
-                    for group in roster.groups
-                    if len(ready & set(group)) < settings.min_cohort
-                    for edge in here & set(group)
+                    edge for group in roster.groups if len(ready & set(group)) < fewest for edge in here & set(group)
                 }
-            if len(ready) >= settings.min_cohort and (late or admitted - self._benched <= here):
+            if len(ready) >= fewest and (late or admitted - self._benched <= here):
                 return roster, ready
+            if late and not company.patient:
+                raise TooFewSurvivorsError(
+                    f"{len(ready)} of {len(admitted)} edges are online, {fewest} are needed", missing=admitted - ready
+                )
             time.sleep(_LOOK_SECONDS)
 
     def wake(self) -> None:

@@ -72,11 +72,13 @@ class Question:
         name: what is asked: the purpose, and the weights or the window it is about.
         rounds: in flight.
         given_up: rounds that asked the same before.
+        opened: some edge may have helped to open a lost one, so the question may have no answer any more (SPEC 8.2).
     """
 
     name: str
     rounds: tuple[Announced, ...] = ()
     given_up: tuple[GivenUp, ...] = ()
+    opened: bool = False
 
     def save(self, path: Path) -> None:
         durable.write(path, canonical.encode(self._to_json()))
@@ -84,6 +86,7 @@ class Question:
     def _to_json(self) -> dict[str, Any]:
         return {
             "name": self.name,
+            "opened": self.opened,
             "rounds": [
                 {
                     "document": one.document.decode(),
@@ -113,12 +116,12 @@ class Question:
             return None
         value = canonical.decode(path.read_bytes())
         try:
-            name = str(value["name"])
+            name, opened = str(value["name"]), bool(value.get("opened", False))
             rounds = tuple(_announced(one) for one in value["rounds"])
             given_up = tuple(_given_up(one) for one in value["given_up"])
         except (KeyError, TypeError, ValueError) as error:
             raise MalformedMessageError(f"{path} does not tell which rounds are in flight") from error
-        return cls(name=name, rounds=rounds, given_up=given_up)
+        return cls(name=name, rounds=rounds, given_up=given_up, opened=opened)
 
     def named(self, survivors: Survivors) -> "Question":
         """The same, with one more survivor set."""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from center import settings
+from center import settings, upkeep
 from center.founding import open_repository
 from center.keys import CenterKeys
 from center.registry import Registry
@@ -40,4 +40,5 @@ def invite(directory: Path, site: str, *, life: timedelta, now: datetime) -> str
     )
     expires_ms = int((now + life).timestamp() * 1000)
     Registry(directory / "registry.db").add_token(secret_digest(token.bearer()), site=edge, expires_ms=expires_ms)
+    upkeep.refresh(directory, loaded, now=now)  # a broker that does not know the name would not hear the site out
     return token.to_text()

@@ -1,6 +1,5 @@
 """The center's keys. What signs rosters and TUF roots lies in `offline/`, to be carried off the machine."""
 
-import secrets
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -10,10 +9,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
 
-from center import authority, durable
+from center import authority, content_keys, durable
 from protocol.errors import BadInputError
+from protocol.sealing import ContentKey
 
-CONTENT_KEY_BYTES = 32
 OFFLINE = "offline"
 
 
@@ -25,14 +24,14 @@ class CenterKeys:
         center: Ed25519, signs announcements, wakes and content keys.
         authority_key: signs TLS certificates.
         roster_public: checks rosters; the private half is offline.
-        content: 32 bytes that release blocks are encrypted under.
+        content: what releases and their metadata are encrypted under.
     """
 
     center: Ed25519PrivateKey
     authority_key: ec.EllipticCurvePrivateKey
     authority: x509.Certificate
     roster_public: Ed25519PublicKey
-    content: bytes
+    content: ContentKey
 
     @classmethod
     def load(cls, directory: Path) -> Self:
@@ -49,7 +48,7 @@ class CenterKeys:
                 roster_public=Ed25519PublicKey.from_public_bytes(
                     bytes.fromhex((directory / "trust" / "roster.pub").read_text("ascii").strip())
                 ),
-                content=bytes.fromhex((directory / "keys" / "content.key").read_text("ascii").strip()),
+                content=content_keys.load(directory / "keys").newest,
             )
         except (OSError, ValueError) as error:
             raise BadInputError(f"the keys in {directory} cannot be read: {error}", advice=_RESTORE) from error
@@ -105,6 +104,18 @@ def new_tls_key(path: Path) -> ec.EllipticCurvePrivateKey:
     return key
 
 
-def new_content_key(path: Path) -> None:
-    """Draw 32 bytes and store them, mode 0600."""
-    durable.write(path, secrets.token_bytes(CONTENT_KEY_BYTES).hex().encode("ascii") + b"\n", private=True)
+def new_public_key(path: Path, key: Ed25519PrivateKey) -> None:
+    """Store the public half of a key: 64 hexadecimal digits."""
+    durable.write(path, key.public_key().public_bytes_raw().hex().encode("ascii") + b"\n")
+
+
+def load_public_key(path: Path) -> Ed25519PublicKey:
+    """A public key as `new_public_key` stores it.
+
+    Raises:
+        BadInputError: missing, or something else.
+    """
+    try:
+        return Ed25519PublicKey.from_public_bytes(bytes.fromhex(path.read_text("ascii").strip()))
+    except (OSError, ValueError) as error:
+        raise BadInputError(f"{path} holds no public key: {error}", advice="hanse-center keys new-approver") from error

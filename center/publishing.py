@@ -1,34 +1,41 @@
 """Metadata and blocks -> MQTT: everything retained, blocks first, the timestamp last (SPEC 9.5).
 
-What was published is written down in a ledger, so that nothing travels twice; and a note of the ledger's state lies on
-the broker itself, so that a broker that lost something (wiped, restored, killed before it stored) is noticed and
-restocked.
+Everything is encrypted under the newest content key. What was published is written down in a ledger, so that nothing
+travels twice, an emptied broker can be restocked, and what nobody needs any more can be cleared.
 """
 
 import secrets
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from center.connection import BrokerAccess, Connection
-from center.ledger import BlockPlace, Ledger
+from center.content_keys import ContentKeys
+from center.delivery import Delivery
+from center.ledger import BlockPlace, Ledger, Message
+from center.limits import UNLIMITED, Limits
 from center.repository import Published
 from protocol import blocks, canonical
 from protocol.blocks import BlockCipher
 from protocol.bundle import Manifest, describe
-from protocol.errors import BadInputError, MalformedMessageError, UnavailableError
+from protocol.errors import BadInputError, MalformedMessageError
 from protocol.identity import EdgeId, FederationId, Label, edge_id, sign_document
-from protocol.sealing import NONCE_BYTES, ContentKey, digest, encrypt, seal_content_key
+from protocol.sealing import (
+    KEY_ID_BYTES,
+    NONCE_BYTES,
+    OVERHEAD_BYTES,
+    ContentKey,
+    decrypt,
+    digest,
+    encrypt,
+    seal_content_key,
+)
 from protocol.topics import CENTER, Topics, parse
 
-_WINDOW = 16
-_BATCH = 64
-_ATTEMPTS = 3
-_ACKNOWLEDGE_SECONDS = 20.0
-_INVENTORY_SECONDS = 2.0
 _TIMESTAMP = "timestamp.json"
 
 
@@ -63,24 +70,28 @@ class Publisher:
         *,
         federation: FederationId,
         signer: Ed25519PrivateKey,
-        key: ContentKey,
+        keys: Callable[[], ContentKeys],
         ledger: Path,
+        limits: Limits = UNLIMITED,
         draw: Callable[[int], bytes] = secrets.token_bytes,
     ) -> None:
         """Prepare; nothing is opened yet.
 
         Args:
             signer: the center's online key, for wakes and content keys.
+            keys: the content keys as they are now; another process may change them.
             ledger: SQLite file that remembers what is on the broker.
             draw: random bytes, for nonces.
         """
-        self._federation, self._signer, self._key, self._draw = federation, signer, key, draw
-        self._topics = Topics(federation)
-        self._cipher = BlockCipher(key)
+        self._federation, self._signer, self._keys, self._draw = federation, signer, keys, draw
+        self._topics, self._limits = Topics(federation), limits
         self._connection = Connection(access, client_id=f"{CENTER}-{secrets.token_hex(8)}")
         self._ledger = Ledger(ledger)
-        self._checked = 0
+        self._delivery = Delivery(
+            self._connection, self._ledger, inventory=self._topics.inventory, everything=self._everything
+        )
         self._publishing = threading.RLock()
+        self._ciphers: dict[str, BlockCipher] = {}
         self._statuses: dict[EdgeId, Mapping[str, Any]] = {}
 
     def start(self, *, seconds: float = 15.0) -> None:
@@ -102,6 +113,21 @@ class Publisher:
     def connected(self) -> bool:
         return self._connection.is_up
 
+    @property
+    def keys(self) -> ContentKeys:
+        """The content keys as they are now."""
+        return self._keys()
+
+    @property
+    def topics(self) -> Topics:
+        """Where everything of this federation stands."""
+        return self._topics
+
+    @property
+    def ledger(self) -> Ledger:
+        """What is on the broker."""
+        return self._ledger
+
     def statuses(self) -> dict[EdgeId, Mapping[str, Any]]:
         """What each edge said last, or its last will: ``{"edge": ..., "online": bool, ...}``. Hearsay, not signed."""
         return dict(self._statuses)
@@ -118,173 +144,174 @@ class Publisher:
             UnavailableError: there is no connection, or it breaks meanwhile.
         """
         with self._publishing:
-            self._connection.wait_until_up(seconds=_ACKNOWLEDGE_SECONDS)
-            connection = self._connection.times_connected
-            if connection == self._checked:
-                return False
-            note = self._ledger.note()
-            lost = note is not None and self._read_inventory() != note
-            if lost:
-                self._send(self._everything())
-                self._leave_note()
-            self._checked = connection
-            return lost
+            return self._delivery.tend()
 
-    def publish_blocks(self, directory: Path, manifest: Manifest) -> int:
+    def check_room(self, *manifests: Manifest, without: Collection[str] = ()) -> None:
+        """Would the broker take these releases: their blocks, their manifests, and the metadata that list them?
+
+        Args:
+            without: topics that will have been cleared by then.
+
+        Raises:
+            BadInputError: a message would be too large, or the broker too full; see `Limits`.
+        """
+        standing = {topic: size for topic, size in self._standing().items() if topic not in without}
+        coming = {self._topics.block(name): size for manifest in manifests for name, size in _blocks_of(manifest)}
+        for manifest in manifests:
+            content = manifest.to_bytes()
+            coming[self._topics.tuf(f"manifest {digest(content)}")] = len(content) + OVERHEAD_BYTES
+        # The metadata that will list them are about as large as those that stand there.
+        coming |= {f"{topic} anew": size for topic, size in standing.items() if self._is_metadata(topic)}
+        self._limits.check({**standing, **coming})
+
+    def publish_blocks(self, directory: Path, manifest: Manifest, *, key: ContentKey | None = None) -> int:
         """Publish the blocks of a release that are not on the broker yet.
 
         Args:
             directory: must stay as it is while the release lives: a wiped broker is restocked from it.
+            key: that the manifest was made under; the newest by default.
 
         Returns:
             Bytes of blocks that travelled.
 
         Raises:
-            BadInputError: a file has changed since the manifest was made.
+            BadInputError: a file has changed since the manifest was made, or the broker has no room.
             UnavailableError: the broker did not take them all; the next call goes on from there.
         """
         with self._publishing:
+            self.check_room(manifest)
+            under = key or self.keys.newest
             places = {
-                self._topics.block(block): BlockPlace(directory=directory.resolve(), path=path, place=place)
+                self._topics.block(block): BlockPlace(
+                    directory=directory.resolve(),
+                    path=path,
+                    place=place,
+                    size=blocks.length(entry.file.size, place) + blocks.OVERHEAD_BYTES,
+                    key_id=under.key_id.hex(),
+                )
                 for path, entry in manifest.files.items()
                 for place, block in enumerate(entry.blocks)
             }
             self._ledger.remember(places)
-            sizes: list[int] = []
+            self._delivery.tend()
             fresh = self._ledger.undelivered(places)
-            for start in range(0, len(fresh), _BATCH):
-                topics = fresh[start : start + _BATCH]
-                self._deliver(lambda topics=topics: self._blocks(topics, places, sizes), topics)  # type: ignore[misc]
-            return sum(sizes)
+            self._delivery.deliver(lambda topics: self._blocks(topics, places), fresh)
+            return sum(places[topic].size for topic in fresh)
 
     def publish_metadata(self, published: Published) -> None:
         """Publish targets and metadata, the timestamp last; clear metadata that nobody reads any more.
 
         Raises:
+            BadInputError: the broker has no room for them.
             UnavailableError: the broker did not take them all.
         """
+        key = self.keys.newest
+        roots = {name: data for name, data in published.metadata.items() if name.endswith("root.json")}
+        hidden = {n: data for n, data in [*published.targets.items(), *published.metadata.items()] if n not in roots}
         with self._publishing:
-            roots = {name: data for name, data in published.metadata.items() if name.endswith("root.json")}
-            hidden = {name: data for name, data in published.metadata.items() if name not in roots}
-            for files, hide in ((roots, False), (published.targets, True), (hidden, True)):
-                self._retain({self._topics.tuf(name): data for name, data in files.items()}, hide=hide)
-            current = {self._topics.tuf(name) for name in (*published.metadata, *published.targets)}
-            self._clear(self._ledger.retire(self._topics.tuf(""), current=current))
+            self._retain(
+                _Draft(topic=self._topics.tuf(name), data=data, key=None if name in roots else key)
+                for name, data in {**roots, **hidden}.items()
+            )
+            current = {self._topics.tuf(name) for name in published.metadata}
+            old = [topic for topic in self._ledger.sizes() if self._is_metadata(topic) and topic not in current]
+            self._delivery.clear(self._ledger.retire(old))
 
-    def publish_roster(self, signed: bytes) -> None:
-        """Publish a roster that was signed offline."""
-        with self._publishing:
-            self._retain({self._topics.roster: signed})
-
-    def publish_key(self, edge: EdgeId, *, public_key: bytes) -> None:
-        """Seal the content key to an admitted edge, unless that was done before.
+    def publish_keys(self, edges: Mapping[EdgeId, bytes]) -> None:
+        """Seal the last content key to each of these edges, unless that was done before.
 
         Args:
-            public_key: 1,216 bytes, from the roster.
+            edges: public sealing keys of 1,216 bytes, from the roster.
+
+        Raises:
+            UnavailableError: the broker did not take them all.
         """
-        topic = self._topics.key(edge)
-        signer = self._signer.public_key().public_bytes_raw()
-        # Sealing is randomized, so what it was made from tells whether it is new.
-        source = digest(canonical.encode([self._key.key_id.hex(), self._key.number, public_key.hex(), signer.hex()]))
+        key, signer = self.keys.last, self._signer.public_key().public_bytes_raw()
         with self._publishing:
-            if self._ledger.source(topic) != source:
-                sealed = seal_content_key(
-                    self._key, federation=self._federation, edge=edge, public_key=public_key, signer=self._signer
-                )
-                self._ledger.stage(topic, sealed, source=source)
-                self._deliver(lambda: [(topic, sealed)], [topic])
+            self._delivery.tend()
+            known = self._ledger.sources(self._topics.key(edge) for edge in edges)
+            sealed = []
+            for edge, public_key in edges.items():
+                # Sealing is randomized, so what it was made from tells whether it is new.
+                source = digest(canonical.encode([key.key_id.hex(), key.number, public_key.hex(), signer.hex()]))
+                if known.get(self._topics.key(edge)) != source:
+                    payload = seal_content_key(
+                        key, federation=self._federation, edge=edge, public_key=public_key, signer=self._signer
+                    )
+                    sealed.append(Message(topic=self._topics.key(edge), payload=payload, source=source))
+            self._put(sealed)
 
     def remove_edge(self, edge: EdgeId) -> None:
         """Clear what stands on the broker for an edge that is no longer admitted."""
         with self._publishing:
-            self._clear([self._topics.key(edge), self._topics.status(edge)])
+            self._delivery.clear([self._topics.key(edge), self._topics.status(edge)])
             self._statuses.pop(edge, None)
 
     def wake(self, content: Mapping[str, Any]) -> None:
         """Announce a round to all edges, signed."""
         with self._publishing:
-            self._retain({self._topics.round: sign_document(Label.WAKE, dict(content), key=self._signer)})
+            document = sign_document(Label.WAKE, dict(content), key=self._signer)
+            self._retain([_Draft(topic=self._topics.round, data=document)])
 
-    def _retain(self, files: Mapping[str, bytes], *, hide: bool = False) -> None:
-        self.tend()  # first: what an emptied broker has lost is not "already there"
-        fresh: list[tuple[str, bytes]] = []
-        for topic, data in files.items():
-            if self._ledger.source(topic) != digest(data):
-                payload = encrypt(data, key=self._key, topic=topic, nonce=self._draw(NONCE_BYTES)) if hide else data
-                self._ledger.stage(topic, payload, source=digest(data))
-                fresh.append((topic, payload))
-        self._deliver(lambda: fresh, [topic for topic, _ in fresh])
+    def clear(self, topics: Iterable[str]) -> None:
+        """Take messages off the broker, and forget them.
 
-    def _clear(self, topics: list[str]) -> None:
+        Raises:
+            UnavailableError: the broker did not take it; what is left is cleared by the next call.
+        """
+        with self._publishing:
+            self._delivery.clear(topics)
+
+    def read(self, topic: str) -> bytes | None:
+        """The content of a TUF target that the center has published; None if its content key has been forgotten."""
+        payload = self._ledger.payload(topic)
+        key = self.keys.by_id(payload[:KEY_ID_BYTES].hex())
+        return decrypt(payload, key=key, topic=topic) if key else None
+
+    def _retain(self, drafts: Iterable["_Draft"]) -> None:
+        wanted = list(drafts)
+        self._delivery.tend()  # first: what an emptied broker has lost is not "already there"
+        known = self._ledger.sources(draft.topic for draft in wanted)
+        self._put([draft.seal(self._draw) for draft in wanted if known.get(draft.topic) != draft.source])
+
+    def _put(self, messages: list[Message]) -> None:
+        standing = self._standing()
+        coming = {message.topic: len(message.payload) for message in messages}
+        self._limits.check({**standing, **coming} if coming.keys() - standing.keys() else coming)
+        self._ledger.stage(messages)
+        payloads = {message.topic: message.payload for message in messages}
+        self._delivery.deliver(lambda topics: ((topic, payloads[topic]) for topic in topics), payloads)
+
+    def _standing(self) -> dict[str, int]:
+        """Bytes of everything that is retained, as far as the center knows."""
+        statuses = {self._topics.status(edge): len(canonical.encode(said)) for edge, said in self.statuses().items()}
+        return {self._topics.inventory: len(self._ledger.note() or b""), **statuses, **self._ledger.sizes()}
+
+    def _is_metadata(self, topic: str) -> bool:
+        prefix = self._topics.tuf("")
+        return topic.startswith(prefix) and "/" not in topic.removeprefix(prefix)
+
+    def _blocks(self, topics: Iterable[str], places: Mapping[str, BlockPlace]) -> Iterator[tuple[str, bytes]]:
         for topic in topics:
-            self._ledger.stage(topic, b"", source="")
-        self._deliver(lambda: [(topic, b"") for topic in topics], topics)
-
-    def _deliver(self, messages: Callable[[], Iterable[tuple[str, bytes]]], topics: list[str]) -> None:
-        """Send until one attempt got through on one connection: what was acknowledged by a broker that died is lost."""
-        if not topics:
-            return
-        for attempt in range(1, _ATTEMPTS + 1):
-            try:
-                self.tend()
-                self._send(messages())
-                break
-            except UnavailableError:
-                if attempt == _ATTEMPTS:
-                    raise
-        self._ledger.delivered(topics)
-        self._leave_note()
-
-    def _send(self, messages: Iterable[tuple[str, bytes]]) -> None:
-        connection = self._connection.times_connected
-        self._connection.deliver(messages, window=_WINDOW, seconds=_ACKNOWLEDGE_SECONDS)
-        if self._connection.times_connected != connection:
-            raise UnavailableError("the broker was away while it was being supplied")
-
-    def _leave_note(self) -> None:
-        self._send([(self._topics.inventory, self._ledger.note() or b"")])
-
-    def _blocks(
-        self, topics: Iterable[str], places: Mapping[str, BlockPlace], sizes: list[int]
-    ) -> Iterator[tuple[str, bytes]]:
-        for topic in topics:
-            payload = self._read_block(topic, places[topic])
-            sizes.append(len(payload))
-            yield topic, payload
+            yield topic, _read_block(topic, places[topic], self._cipher(places[topic].key_id))
 
     def _everything(self) -> Iterator[tuple[str, bytes]]:
-        for topic, place in self._ledger.blocks():
+        for topic, at in self._ledger.places(delivered=True):
             try:
-                yield topic, self._read_block(topic, place)
+                payload = _read_block(topic, at, self._cipher(at.key_id))
             except BadInputError:
-                self._ledger.forget_block(topic)  # an old release that was removed from the center's disk
+                self._ledger.forget_block(topic)  # its release or its key was removed from the center's disk
+            else:
+                yield topic, payload
         yield from self._ledger.messages(last=self._topics.tuf(_TIMESTAMP))
 
-    def _read_block(self, topic: str, at: BlockPlace) -> bytes:
-        file = at.directory / at.path
-        try:
-            with file.open("rb") as source:
-                source.seek(at.place * blocks.BLOCK_BYTES)
-                plaintext = source.read(blocks.BLOCK_BYTES)
-        except OSError as error:
-            raise BadInputError(f"{file} cannot be read: {error.strerror}") from error
-        payload = self._cipher.seal(plaintext) if plaintext else b""
-        if digest(payload) != parse(topic).name:
-            raise BadInputError(f"{file} has changed since its release was signed", advice="publish a new release")
-        return payload
-
-    def _read_inventory(self) -> bytes | None:
-        arrived: list[bytes] = []
-        there = threading.Event()
-
-        def take(_topic: str, payload: bytes) -> None:
-            arrived.append(payload)
-            there.set()
-
-        self._connection.listen(self._topics.inventory, take)
-        there.wait(_INVENTORY_SECONDS)
-        self._connection.forget(self._topics.inventory)
-        return arrived[-1] if arrived else None
+    def _cipher(self, key_id: str) -> BlockCipher:
+        if key_id not in self._ciphers:
+            key = self.keys.by_id(key_id)
+            if key is None:
+                raise BadInputError(f"content key {key_id} has been forgotten", advice="publish a new release")
+            self._ciphers[key_id] = BlockCipher(key)
+        return self._ciphers[key_id]
 
     def _take_status(self, topic: str, payload: bytes) -> None:
         try:
@@ -296,3 +323,43 @@ class Publisher:
             self._statuses[edge] = status
         else:
             self._statuses.pop(edge, None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Draft:
+    """What is to be retained, before it is encrypted; without a key it travels plain."""
+
+    topic: str
+    data: bytes
+    key: ContentKey | None = None
+
+    @property
+    def source(self) -> str:
+        return digest((self.key.key_id if self.key else b"") + self.data)
+
+    def seal(self, draw: Callable[[int], bytes]) -> Message:
+        payload = self.data
+        if self.key is not None:
+            payload = encrypt(self.data, key=self.key, topic=self.topic, nonce=draw(NONCE_BYTES))
+        return Message(topic=self.topic, payload=payload, source=self.source)
+
+
+def _blocks_of(manifest: Manifest) -> Iterator[tuple[str, int]]:
+    """Digest and bytes of each block."""
+    for entry in manifest.files.values():
+        for place, block in enumerate(entry.blocks):
+            yield block, blocks.length(entry.file.size, place) + blocks.OVERHEAD_BYTES
+
+
+def _read_block(topic: str, at: BlockPlace, cipher: BlockCipher) -> bytes:
+    file = at.directory / at.path
+    try:
+        with file.open("rb") as source:
+            source.seek(at.place * blocks.BLOCK_BYTES)
+            plaintext = source.read(blocks.BLOCK_BYTES)
+    except OSError as error:
+        raise BadInputError(f"{file} cannot be read: {error.strerror}") from error
+    payload = cipher.seal(plaintext) if plaintext else b""
+    if digest(payload) != parse(topic).name:
+        raise BadInputError(f"{file} has changed since its release was signed", advice="publish a new release")
+    return payload

@@ -1,12 +1,14 @@
-"""The center's books: one SQLite file with tokens, sites, rounds and releases.
+"""The center's books: one SQLite file with tokens, sites, rounds, releases, rollouts and the audit log.
 
-Several processes share it (`serve` and the commands beside it), so every method is one transaction in WAL mode.
+Several processes share it (`serve` and the commands beside it), so every method is one transaction in WAL mode; what
+the audit log is to tell of it is written in the same one.
 """
 
 import json
 import sqlite3
 import threading
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +16,8 @@ from typing import Any
 
 import sqlite_utils
 
+from center import audit
+from protocol.audit import Entry
 from protocol.errors import BadInputError, UnavailableError, UntrustedError
 from protocol.identity import EdgeId, Member
 
@@ -46,6 +50,12 @@ _SCHEMA: Mapping[str, Mapping[str, Any]] = {
         "columns": {"name": str, "kind": str, "version": int, "sha256": str, "card": str, "published_ms": int},
         "pk": "name",
     },
+    "rollouts": {"columns": {"version": int, "state": str, "active": int, "record": str}, "pk": "version"},
+    "steps": {
+        "columns": {"version": int, "place": int, "at_ms": int, "kind": str, "facts": str},
+        "pk": ("version", "place"),
+    },
+    "audit": audit.SCHEMA,
 }
 
 
@@ -89,14 +99,18 @@ class RoundRow:
 class Registry:
     """Opened by path; every method is one durable transaction."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000) -> None:
         """Open, or create.
+
+        Args:
+            now_ms: UTC, for the audit log.
 
         Raises:
             UnavailableError: the file is not a database, or cannot be written.
         """
         self.path = path
-        self._turn = threading.Lock()
+        self._now_ms = now_ms
+        self._turn = threading.RLock()
         try:
             self._connection = sqlite3.connect(path, timeout=30, isolation_level=None, check_same_thread=False)
             self._connection.execute("PRAGMA journal_mode=WAL")
@@ -111,7 +125,8 @@ class Registry:
         self._connection.close()
 
     @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """One durable transaction, all of it or nothing."""
         with self._turn:  # campaign, gateway and statuses live in threads of one process
             self._connection.execute("BEGIN IMMEDIATE")
             try:
@@ -121,13 +136,45 @@ class Registry:
                 raise
             self._connection.execute("COMMIT")
 
+    def read(self, query: str, *values: Any) -> list[Any]:
+        """Rows, outside of any transaction."""
+        with self._turn:
+            return self._connection.execute(query, values).fetchall()
+
+    def note(self, db: sqlite3.Connection, kind: str, **facts: Any) -> None:
+        """Write into the audit log what the present transaction does."""
+        audit.append(db, kind, facts, now_ms=self._now_ms())
+
+    def record(self, kind: str, **facts: Any) -> None:
+        """Write into the audit log what was done elsewhere: a key rotated, a roster signed.
+
+        Args:
+            facts: JSON values.
+        """
+        with self.transaction() as db:
+            self.note(db, kind, **facts)
+
+    def audit_log(self) -> tuple[Entry, ...]:
+        """All of it, the oldest entry first.
+
+        Raises:
+            MalformedMessageError: an entry is damaged.
+        """
+        with self._turn:
+            return tuple(audit.entries(self._connection))
+
+    def audit_head(self) -> str:
+        """Digest of the newest entry, hexadecimal."""
+        with self._turn:  # what another thread is just writing may still be undone
+            return audit.head(self._connection)
+
     def add_token(self, digest: str, *, site: EdgeId, expires_ms: int) -> None:
         """Remember a token by the digest of its secret; an older unused one of the same site stops working.
 
         Raises:
             BadInputError: the site has joined already.
         """
-        with self._transaction() as db:
+        with self.transaction() as db:
             if db.execute("SELECT 1 FROM sites WHERE edge = ?", (site,)).fetchone():
                 raise BadInputError(f"site {site} has joined already", advice="choose another name, or remove it first")
             db.execute("DELETE FROM tokens WHERE site = ? AND used_ms IS NULL", (site,))
@@ -150,19 +197,25 @@ class Registry:
         Raises:
             UntrustedError: see `check_token`.
         """
-        with self._transaction() as db:
+        with self.transaction() as db:
             _check_token(db, digest, now_ms=now_ms, member=member)
             used = (member.identity.hex(), now_ms, digest)
             db.execute("UPDATE tokens SET used_by = ?, used_ms = ? WHERE digest = ?", used)
 
     def add_site(self, member: Member, *, certificate: str, now_ms: int) -> None:
         """Remember a site that has joined; it is admitted by the next signed roster, not before."""
-        with self._transaction() as db:
+        with self.transaction() as db:
             db.execute(
                 "INSERT INTO sites (edge, member, certificate, joined_ms) VALUES (?, ?, ?, ?) "
                 "ON CONFLICT (edge) DO UPDATE SET certificate = excluded.certificate",
                 (member.edge, json.dumps(member.to_json()), certificate, now_ms),
             )
+            self.note(db, "joined", site=member.edge, identity=member.identity.hex())
+
+    def invited(self) -> tuple[EdgeId, ...]:
+        """All names that a token was made for and has not been used."""
+        rows = self._connection.execute("SELECT DISTINCT site FROM tokens WHERE used_ms IS NULL ORDER BY site")
+        return tuple(EdgeId(row[0]) for row in rows.fetchall())
 
     def sites(self) -> tuple[Member, ...]:
         """All sites that have joined, sorted by name."""
@@ -172,7 +225,7 @@ class Registry:
     def note_statuses(self, statuses: Mapping[EdgeId, Mapping[str, Any]]) -> None:
         """Remember what each edge last said that it runs: hearsay for people, nothing is decided by it."""
         rows = [(edge, json.dumps(dict(status), sort_keys=True)) for edge, status in sorted(statuses.items())]
-        with self._transaction() as db:
+        with self.transaction() as db:
             db.execute("DELETE FROM statuses")
             db.executemany("INSERT INTO statuses (edge, status) VALUES (?, ?)", rows)
 
@@ -187,14 +240,15 @@ class Registry:
         Raises:
             BadInputError: there is no such site.
         """
-        with self._transaction() as db:
+        with self.transaction() as db:
             if db.execute("DELETE FROM sites WHERE edge = ?", (edge,)).rowcount == 0:
                 raise BadInputError(f"no site {edge} has joined", advice="hanse-center status lists them")
             db.execute("DELETE FROM tokens WHERE site = ?", (edge,))
+            self.note(db, "removed", site=edge)
 
     def ask_campaign(self, campaign: str, *, submodel: str, rounds: int, now_ms: int) -> None:
         """Ask the running center for a campaign."""
-        with self._transaction() as db:
+        with self.transaction() as db:
             db.execute(
                 "INSERT INTO campaigns (id, submodel, rounds, state, created_ms, why) "
                 "VALUES (?, ?, ?, 'waiting', ?, '')",
@@ -225,12 +279,13 @@ class Registry:
         return CampaignRow(id=row[0], submodel=row[1], rounds=row[2], state=row[3], why=row[4])
 
     def set_campaign(self, campaign: str, *, state: str, why: str = "") -> None:
-        with self._transaction() as db:
+        with self.transaction() as db:
             db.execute("UPDATE campaigns SET state = ?, why = ? WHERE id = ?", (state, why, campaign))
+            self.note(db, f"campaign {state}", campaign=campaign, why=why)
 
     def begin_round(self, campaign: str, *, purpose: str, cohort: tuple[EdgeId, ...], now_ms: int) -> int:
         """Take the next round number, durably, before anybody hears of it."""
-        with self._transaction() as db:
+        with self.transaction() as db:
             cursor = db.execute(
                 "INSERT INTO rounds (campaign, purpose, cohort, announced_ms, seconds, outcome, figures) "
                 "VALUES (?, ?, ?, ?, 0, 'announced', '{}')",
@@ -245,12 +300,16 @@ class Registry:
 
     def begin_epoch(self, *, roster_version: int, now_ms: int) -> int:
         """Take the next number of a key epoch, durably, before anybody hears of it."""
-        with self._transaction() as db:
+        with self.transaction() as db:
             cursor = db.execute(
                 "INSERT INTO epochs (roster_version, opened_ms) VALUES (?, ?)", (roster_version, now_ms)
             )
             assert cursor.lastrowid is not None
             return cursor.lastrowid
+
+    def newest_epoch(self) -> int:
+        """The newest key epoch that was begun, 0 before the first."""
+        return int(self._connection.execute("SELECT COALESCE(MAX(epoch), 0) FROM epochs").fetchone()[0])
 
     def campaign_number(self, campaign: str) -> int:
         """1 for the first campaign of the federation, and so on."""
@@ -258,24 +317,33 @@ class Registry:
         return int(row[0])
 
     def end_round(self, number: int, *, seconds: float, outcome: str, figures: Mapping[str, float]) -> None:
-        with self._transaction() as db:
+        with self.transaction() as db:
             db.execute(
                 "UPDATE rounds SET seconds = ?, outcome = ?, figures = ? WHERE round = ?",
                 (seconds, outcome, json.dumps(dict(figures)), number),
             )
+            self._note_round(db, number)
 
     def settle_round(self, number: int) -> None:
         """Write down that a round was summed if nobody has said yet how it ended: its fruit is on disk."""
-        with self._transaction() as db:
-            db.execute("UPDATE rounds SET outcome = 'summed' WHERE round = ? AND outcome = 'announced'", (number,))
+        with self.transaction() as db:
+            told = "UPDATE rounds SET outcome = 'summed' WHERE round = ? AND outcome = 'announced'"
+            if db.execute(told, (number,)).rowcount:
+                self._note_round(db, number)
 
-    def rounds(self, campaign: str) -> tuple[RoundRow, ...]:
-        """The rounds of a campaign, oldest first."""
-        rows = self._connection.execute(
-            "SELECT round, campaign, purpose, cohort, seconds, outcome, figures FROM rounds WHERE campaign = ? "
-            "ORDER BY round",
-            (campaign,),
-        ).fetchall()
+    def _note_round(self, db: sqlite3.Connection, number: int) -> None:
+        row = db.execute("SELECT campaign, purpose, outcome FROM rounds WHERE round = ?", (number,)).fetchone()
+        if row is not None:
+            kind = "round summed" if row[2] == "summed" else "round lost"
+            self.note(db, kind, round=number, campaign=row[0], purpose=row[1])
+
+    def rounds(self, campaign: str | None = None) -> tuple[RoundRow, ...]:
+        """The rounds of a campaign or a release, or all of them, oldest first."""
+        rows = self.read(
+            "SELECT round, campaign, purpose, cohort, seconds, outcome, figures FROM rounds "
+            "WHERE campaign = ?1 OR ?1 IS NULL ORDER BY round",
+            campaign,
+        )
         return tuple(
             RoundRow(
                 round=row[0],
@@ -295,12 +363,13 @@ class Registry:
         return (row[0] or 0) + 1
 
     def add_release(self, kind: str, version: int, *, sha256: str, card: Mapping[str, Any], now_ms: int) -> None:
-        with self._transaction() as db:
+        with self.transaction() as db:
             db.execute(
                 "INSERT OR REPLACE INTO releases (name, kind, version, sha256, card, published_ms) "
                 "VALUES (?, ?, ?, ?, ?, ?)",
                 (f"{kind}/{version}", kind, version, sha256, json.dumps(card), now_ms),
             )
+            self.note(db, f"{kind} made", version=version, sha256=sha256)
 
     def release(self, kind: str) -> tuple[int, Mapping[str, Any]] | None:
         """Version and card of the newest release of a kind, if there is one."""
@@ -308,6 +377,11 @@ class Registry:
             "SELECT version, card FROM releases WHERE kind = ? ORDER BY version DESC LIMIT 1", (kind,)
         ).fetchone()
         return (row[0], json.loads(row[1])) if row else None
+
+    def releases(self, kind: str) -> dict[int, Mapping[str, Any]]:
+        """Cards of all releases of a kind by version, the newest first."""
+        query = "SELECT version, card FROM releases WHERE kind = ? ORDER BY version DESC"
+        return {row[0]: json.loads(row[1]) for row in self._connection.execute(query, (kind,)).fetchall()}
 
 
 def _check_token(db: sqlite3.Connection, digest: str, *, now_ms: int, member: Member | None) -> None:

@@ -1,10 +1,13 @@
 """`hanse-center release` and `catalogue`: build, check, sign, publish.
 
 Only what was checked is signed, only what is signed is published; killed anywhere, the release before stays in force.
+A release is signed as a candidate first; from there `hanse-center serve` takes it through gate and rings.
 """
 
 import shutil
 import time
+from collections.abc import Mapping
+from contextlib import closing
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
@@ -12,23 +15,27 @@ from typing import Any
 
 import numpy as np
 
-from center import averaging, durable, evaluation, road
+from center import admission, averaging, durable, evaluation, rings, road, stages
 from center import catalogue as shared
-from center.admission import content_key
 from center.campaign import Folder
 from center.export import FEWEST_CANDIDATES, SUBMODEL, Exported, export
-from center.founding import open_repository, signing
+from center.founding import open_repository
 from center.keys import CenterKeys
 from center.learning import School
-from center.publishing import manifest_of
+from center.orders import Orders
+from center.publishing import Publisher
 from center.registry import Registry
+from center.repository import Repository
+from center.rollout import Rollout
+from center.rollouts import Rollouts, moving
 from center.settings import CenterSettings
-from protocol.bundle import CARD, FileDigest
+from protocol.bundle import CARD, FileDigest, Manifest
 from protocol.card import CATALOGUE_FILE, BundleCard, CatalogueCard
 from protocol.errors import BadInputError
 from protocol.identity import federation_id
-from protocol.release import Kind, Offer
-from protocol.sealing import digest
+from protocol.models import weights as model_weights
+from protocol.models.weights import Weights
+from protocol.release import Kind, Offer, Place, parse_target
 
 
 def publish_catalogue(source: Path, *, directory: Path, settings: CenterSettings) -> dict[str, Any]:
@@ -38,81 +45,174 @@ def publish_catalogue(source: Path, *, directory: Path, settings: CenterSettings
         BadInputError: the table cannot be a catalogue.
         UnavailableError: the broker does not answer; run it again.
     """
-    repository = open_repository(directory)
-    version = repository.next_version(Kind.CATALOGUE)
+    version = open_repository(directory).next_version(Kind.CATALOGUE)
     folder = _empty(directory / "releases" / f"catalogue-{version}")
     card = shared.build(source, folder, version=version)
-    sent = _sign_and_publish(Kind.CATALOGUE, version, folder, directory=directory, settings=settings, evaluation={})
-    figures = {"items": card.items, "bytes": sent["bytes"]}
-    Registry(directory / "registry.db").add_release(
-        Kind.CATALOGUE, version, sha256=sent["sha256"], card=figures, now_ms=time.time_ns() // 1_000_000
-    )
-    return {"version": version, "sha256": sent["sha256"], **figures}
+    with (
+        closing(Registry(directory / "registry.db")) as registry,
+        road.connected(directory, settings, CenterKeys.load(directory)) as voice,
+        road.signing_files(voice, folder, directory=directory, settings=settings) as (repository, manifest),
+    ):
+        offer = _offer(Place.CATALOGUE, version, manifest, registry=registry, settings=settings, evaluation={})
+        _publish(offer, manifest, repository, voice)
+        figures = {"items": card.items, "bytes": manifest.total_bytes}
+        digest = manifest.bundle_digest
+        registry.add_release(Kind.CATALOGUE, version, sha256=digest, card=figures, now_ms=_now_ms())
+    return {"version": version, "sha256": digest, **figures}
 
 
-def release(campaign: str | None, *, directory: Path, settings: CenterSettings) -> dict[str, Any]:
-    """Export a campaign's weights, check the served artifact, sign and publish it.
+def release(
+    campaign: str | None,
+    *,
+    directory: Path,
+    settings: CenterSettings,
+    completed: int | None = None,
+    waived: str = "",
+) -> dict[str, Any]:
+    """Export a campaign's weights, check the served artifact, sign and publish it as a candidate.
+
+    Args:
+        completed: the weights after so many training rounds; None: the newest.
+        waived: why the sites need not measure it before the first ring serves it; empty: they must.
 
     Raises:
-        BadInputError: there is no such campaign, or it has trained nothing yet.
+        BadInputError: another release is on its way, there is no such campaign, or it has no such weights.
         UntrustedReleaseError: the artifact is too far from full precision; nothing was signed.
         UnavailableError: the broker does not answer; run it again.
     """
-    registry = Registry(directory / "registry.db")
-    row = registry.campaign(campaign)
-    folder = Folder(path=directory / "campaigns" / row.id)
+    with closing(Registry(directory / "registry.db")) as registry:
+        Rollouts(registry).check_idle()  # before a minute of work
+        row = registry.campaign(campaign)
+        model, rounds = _weights(Folder(path=directory / "campaigns" / row.id), row.id, completed)
+        school = School.open(directory, settings.model, registry=registry)
+        popularity = school.counted(directory / "campaigns")
+        exported = export(model, school.tokens(), popularity)
+        agreement = evaluation.compare(
+            exported,
+            popularity,
+            history_length=model.config.history_length,
+            rng=np.random.default_rng(settings.model.seed),
+        )
+        evaluation.check(agreement, gate=settings.gate)
+        version = open_repository(directory).next_version(Kind.BUNDLE)
+        place = _empty(directory / "releases" / f"bundle-{version}")
+        training = {"campaign": row.id, "rounds": rounds, "weights_sha256": sha256(model.to_bytes()).hexdigest()}
+        card = _card(exported, model, school, version=version, settings=settings, training=training, agreed=agreement)
+        for path, data in exported.files.items():
+            durable.write(place / path, data)
+        durable.write(place / CARD, card.to_bytes())
+        figures = {
+            "campaign": row.id,
+            "rounds": rounds,
+            "fp32_bytes": len(exported.fp32),
+            "served_bytes": exported.served_bytes,
+            "top10_overlap": agreement.top10_overlap,
+            "ndcg_against_fp32": agreement.ndcg,
+        }
+        return propose(
+            version,
+            place,
+            directory=directory,
+            settings=settings,
+            registry=registry,
+            figures=figures,
+            evaluation=agreement.to_json(),
+            waived=waived,
+        )
+
+
+def propose(
+    version: int,
+    folder: Path,
+    *,
+    directory: Path,
+    settings: CenterSettings,
+    registry: Registry,
+    figures: Mapping[str, Any],
+    evaluation: Mapping[str, float],
+    waived: str = "",
+) -> dict[str, Any]:
+    """Sign and publish a folder as a candidate, and begin its rollout.
+
+    Args:
+        figures: what the registry is to know of it.
+        evaluation: what signed metadata are to say of it.
+
+    Raises:
+        BadInputError: another release is on its way, or the folder cannot be one.
+        ApprovalNeededError: the gate was waived and the first ring has to be approved; it waits for that.
+        UnavailableError: the broker does not answer; run it again.
+    """
+    rollouts = Rollouts(registry)
+    with road.connected(directory, settings, CenterKeys.load(directory)) as voice, moving(directory):
+        rollouts.check_idle()
+        with road.signing_files(voice, folder, directory=directory, settings=settings) as (repository, manifest):
+            offer = _offer(
+                Place.CANDIDATE, version, manifest, registry=registry, settings=settings, evaluation=evaluation
+            )
+            for name in repository.offers():
+                if parse_target(name)[0] is Place.CANDIDATE:  # of a release that was refused, or killed right here
+                    repository.remove_target(name)
+            _publish(offer, manifest, repository, voice)
+        told = {"sha256": offer.sha256, "bytes": offer.bytes, "folder": folder.name, **figures}
+        registry.add_release(Kind.BUNDLE, version, sha256=offer.sha256, card=told, now_ms=_now_ms())
+        rollout = _begin(offer, directory=directory, settings=settings, rollouts=rollouts, waived=waived)
+        if waived:
+            orders = Orders(directory=directory, settings=settings, registry=registry)
+            rollout = orders.carry_out(rollout, voice)
+    return {"version": version, "state": rollout.state.value, **told}
+
+
+def _begin(offer: Offer, *, directory: Path, settings: CenterSettings, rollouts: Rollouts, waived: str) -> Rollout:
+    federation, keys = federation_id(settings.federation), CenterKeys.load(directory)
+    members = rings.members_by_ring(
+        rings.read_rings(directory, federation=federation, keys=keys),
+        admission.read_roster(directory, federation=federation, keys=keys),
+    )
+    before = rollouts.in_force()
+    rollout = Rollout.begin(
+        offer.version,
+        offer.sha256,
+        previous=before.version if before else 0,
+        stages=stages.plan(members, offer.sha256, settings.rollout),
+        now_ms=_now_ms(),
+        waived=waived,
+    )
+    rollouts.begin(rollout)
+    return rollout
+
+
+def _weights(folder: Folder, campaign: str, completed: int | None) -> tuple[Weights, int]:
+    """Weights of a campaign, and after how many training rounds."""
     if not folder.state.exists():
-        raise BadInputError(f"campaign {row.id} has no weights yet", advice="hanse-center status shows how far it is")
-    state = averaging.ServerState.from_bytes(folder.state.read_bytes())
-    school = School.open(directory, settings.model, registry=registry)
-    popularity = school.counted(directory / "campaigns")
-    exported = export(state.model, school.tokens(), popularity)
-    agreement = evaluation.compare(
-        exported,
-        popularity,
-        history_length=state.model.config.history_length,
-        rng=np.random.default_rng(settings.model.seed),
-    )
-    evaluation.check(agreement, gate=settings.gate)
-    version = open_repository(directory).next_version(Kind.BUNDLE)
-    place = _empty(directory / "releases" / f"bundle-{version}")
-    card = _card(exported, state, school, version=version, campaign=row.id, settings=settings, agreement=agreement)
-    for path, data in exported.files.items():
-        durable.write(place / path, data)
-    durable.write(place / CARD, card.to_bytes())
-    sent = _sign_and_publish(
-        Kind.BUNDLE, version, place, directory=directory, settings=settings, evaluation=agreement.to_json()
-    )
-    figures = {
-        "sha256": sent["sha256"],
-        "campaign": row.id,
-        "rounds": state.completed,
-        "bytes": sent["bytes"],
-        "fp32_bytes": len(exported.fp32),
-        "served_bytes": exported.served_bytes,
-        "top10_overlap": agreement.top10_overlap,
-        "ndcg_against_fp32": agreement.ndcg,
-    }
-    registry.add_release(Kind.BUNDLE, version, sha256=sent["sha256"], card=figures, now_ms=time.time_ns() // 1_000_000)
-    return {"version": version, **figures}
+        raise BadInputError(f"campaign {campaign} has no weights yet", advice="hanse-center status shows how far it is")
+    if completed is None:
+        state = averaging.ServerState.from_bytes(folder.state.read_bytes())
+        return state.model, state.completed
+    path = folder.weights(completed)
+    if not path.exists():
+        raise BadInputError(
+            f"campaign {campaign} has no weights of round {completed}", advice="hanse-center status lists its rounds"
+        )
+    return model_weights.load(path.read_bytes()), completed
 
 
 def _card(
     exported: Exported,
-    state: averaging.ServerState,
+    model: Weights,
     school: School,
     *,
     version: int,
-    campaign: str,
     settings: CenterSettings,
-    agreement: evaluation.Agreement,
+    training: Mapping[str, Any],
+    agreed: evaluation.Agreement,
 ) -> BundleCard:
     catalogue = CatalogueCard.from_bytes((school.directory / CARD).read_bytes())
-    config = state.model.config
+    config = model.config
     return BundleCard(
         version=version,
         federation=federation_id(settings.federation),
-        created_ms=time.time_ns() // 1_000_000,
+        created_ms=_now_ms(),
         catalogue_version=catalogue.version,
         catalogue_sha256=catalogue.files[CATALOGUE_FILE].sha256,
         submodels={
@@ -123,44 +223,41 @@ def _card(
                 "candidates": FEWEST_CANDIDATES,
             }
         },
-        training={
-            "campaign": campaign,
-            "rounds": state.completed,
-            "weights_sha256": sha256(state.weights()).hexdigest(),
-        },
-        evaluation=agreement.to_json(),
+        training=dict(training),
+        evaluation=agreed.to_json(),
         files={path: FileDigest.of(data) for path, data in exported.files.items()},
     )
 
 
-def _sign_and_publish(
-    kind: Kind,
+def _offer(
+    place: Place,
     version: int,
-    folder: Path,
+    manifest: Manifest,
     *,
-    directory: Path,
+    registry: Registry,
     settings: CenterSettings,
-    evaluation: dict[str, float],
-) -> dict[str, Any]:
-    keys = CenterKeys.load(directory)
-    manifest = manifest_of(folder, key=content_key(keys))
-    content = manifest.to_bytes()
-    offer = Offer(
-        kind=kind,
+    evaluation: Mapping[str, float],
+) -> Offer:
+    return Offer(
+        place=place,
         version=version,
-        submodels=(SUBMODEL,) if kind is Kind.BUNDLE else (),
+        sha256=manifest.bundle_digest,
+        bytes=manifest.total_bytes,
+        submodels=() if place is Place.CATALOGUE else (SUBMODEL,),
         epoch=settings.epoch,
         # TUF's canonical JSON has no fractions.
         evaluation={name: f"{value:.6f}" for name, value in evaluation.items()},
-        bytes=manifest.total_bytes,
+        audit=registry.audit_head(),
     )
-    with road.connected(directory, settings, keys) as voice:
-        # Blocks first: metadata must never offer what is not there to be fetched.
-        sent = voice.publish_blocks(folder, manifest)
-        with signing(directory) as repository:
-            repository.add(offer, content)
-            voice.publish_metadata(repository.publish_version(now=datetime.now(UTC)))
-    return {"sha256": digest(content), "bytes": manifest.total_bytes, "sent": sent}
+
+
+def _publish(offer: Offer, manifest: Manifest, repository: Repository, voice: Publisher) -> None:
+    repository.add(offer, manifest.to_bytes())
+    voice.publish_metadata(repository.publish_version(now=datetime.now(UTC)))
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
 
 
 def _empty(folder: Path) -> Path:

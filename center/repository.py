@@ -1,61 +1,38 @@
-"""The federation's TUF repository on disk: root, targets, snapshot, timestamp (SPEC 9.1).
+"""The federation's TUF repository on disk (SPEC 9.1).
 
-metadata/1.root.json 7.targets.json 7.snapshot.json timestamp.json     targets/bundle/<digest>.3.json
+metadata/1.root.json 2.targets.json 7.releases.json 9.snapshot.json timestamp.json     targets/canary/<digest>.3.json
 
 Every step writes new files beside the old ones and replaces ``timestamp.json`` last: killed anywhere, the repository is
 still the one before.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, NamedTuple, Self
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from securesystemslib.exceptions import StorageError
-
-# These libraries re-export their public names without saying so to type checkers.
-from securesystemslib.signer import CryptoSigner, SSlibKey  # type: ignore[attr-defined]
 from tuf.api.exceptions import RepositoryError
-from tuf.api.metadata import (  # type: ignore[attr-defined]
-    Metadata,
-    MetaFile,
-    Root,
-    Snapshot,
-    TargetFile,
-    Targets,
-    Timestamp,
-)
-from tuf.api.serialization.json import JSONSerializer
+
+# tuf re-exports its public names without saying so to type checkers.
+from tuf.api.metadata import Root, TargetFile, Targets  # type: ignore[attr-defined]
 
 from center import durable
+from center.metadata import ROOT_IN_FORCE, WIDE, Chain, Lifetimes, Signers, key_id, signers
+from center.target_list import Staged, TargetList
 from protocol.errors import BadInputError
-from protocol.release import Kind, Offer, is_release
-
-Role = TypeVar("Role", Root, Targets, Snapshot, Timestamp)
-
-_COMPACT = JSONSerializer(compact=True)
-_ONLINE = ("targets", "snapshot", "timestamp")
+from protocol.release import ROLES, Kind, Offer
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OnlineKeys:
-    """What the running center signs with. A root is not among them: it stays offline."""
+class OnlineKeys(NamedTuple):
+    """What the running center signs with. Root and top-level targets are not among them: they stay offline."""
 
-    targets: Ed25519PrivateKey
+    releases: Ed25519PrivateKey
+    membership: Ed25519PrivateKey
     snapshot: Ed25519PrivateKey
     timestamp: Ed25519PrivateKey
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Lifetimes:
-    """How long each kind of metadata is believed after signing."""
-
-    root: timedelta = timedelta(days=365)
-    targets: timedelta = timedelta(days=180)
-    snapshot: timedelta = timedelta(days=30)
-    timestamp: timedelta = timedelta(days=7)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,25 +49,32 @@ class Published:
 
 
 class Repository:
-    """The repository, as far as the online keys reach."""
+    """The repository, as far as the keys at hand reach."""
 
-    def __init__(self, directory: Path, *, keys: OnlineKeys, lifetimes: Lifetimes | None = None) -> None:
+    def __init__(
+        self, directory: Path, *, keys: Iterable[Ed25519PrivateKey], lifetimes: Lifetimes | None = None
+    ) -> None:
         """Open an existing repository.
 
+        Args:
+            keys: those at hand; the metadata say what each of them may sign.
+
         Raises:
-            BadInputError: there is none, or its metadata cannot be read.
+            BadInputError: there is none, or its metadata cannot be read or are not signed as they must be.
         """
         self._directory = directory
-        self._signers = {role: CryptoSigner(getattr(keys, role)) for role in _ONLINE}
+        self._metadata = directory / "metadata"
+        self._signers: Signers = signers(keys)
         self._lifetimes = lifetimes or Lifetimes()
-        self._staged: dict[str, tuple[TargetFile, bytes]] = {}
+        self._renewed: set[str] = set()
         try:
-            self._load()
-        except (OSError, StorageError, RepositoryError, ValueError, KeyError) as error:
+            self._chain = Chain.read(self._metadata)
+        except (OSError, RepositoryError, ValueError, KeyError) as error:
             raise BadInputError(
                 f"the release repository in {directory} cannot be read: {error}",
                 advice="restore it from a backup, or run hanse-center init",
             ) from error
+        self._list = TargetList(self._chain)
 
     @classmethod
     def create(
@@ -99,14 +83,15 @@ class Repository:
         *,
         root_keys: Sequence[Ed25519PrivateKey],
         root_threshold: int = 1,
+        targets_key: Ed25519PrivateKey,
         keys: OnlineKeys,
         now: datetime,
         lifetimes: Lifetimes | None = None,
     ) -> Self:
-        """Make a new repository with empty targets.
+        """Make a new repository without a release.
 
         Args:
-            root_keys: all keys that may sign the root; only used here and in `rotate_root`.
+            root_keys: all keys that may sign the root; only used here, as is `targets_key`.
             root_threshold: how many of them must.
             now: UTC.
 
@@ -115,177 +100,243 @@ class Repository:
         """
         if (directory / "metadata").exists():
             raise BadInputError(f"{directory} holds a release repository already")
-        terms = lifetimes or Lifetimes()
-        online = {role: CryptoSigner(getattr(keys, role)) for role in _ONLINE}
-        root = _root(1, root_keys, root_threshold, online, expires=_later(now, terms.root))
-        _write(directory, "1.root.json", _sign(root, [CryptoSigner(key) for key in root_keys]))
-        targets = Targets(version=1, expires=_later(now, terms.targets))
-        snapshot = Snapshot(version=1, expires=_later(now, terms.snapshot), meta={"targets.json": MetaFile(1)})
-        timestamp = Timestamp(version=1, expires=_later(now, terms.timestamp), snapshot_meta=MetaFile(1))
-        _write(directory, "1.targets.json", _sign(targets, [online["targets"]]))
-        _write(directory, "1.snapshot.json", _sign(snapshot, [online["snapshot"]]))
-        _write(directory, "timestamp.json", _sign(timestamp, [online["timestamp"]]))
+        chain = Chain.first(
+            root_keys=root_keys,
+            root_threshold=root_threshold,
+            targets_key=targets_key,
+            online=keys._asdict(),
+            lifetimes=lifetimes or Lifetimes(),
+            now=now,
+        )
+        hands = signers([*root_keys, targets_key, *keys])
+        for role in chain.roles:
+            chain.sign(role, hands)
+        for name, data in chain.files():
+            durable.write(directory / "metadata" / name, data)
         return cls(directory, keys=keys, lifetimes=lifetimes)
 
     @property
     def first_root(self) -> bytes:
         """Version 1 of the root: what an enrolment token pins."""
-        return (self._directory / "metadata" / "1.root.json").read_bytes()
+        return (self._metadata / "1.root.json").read_bytes()
+
+    @property
+    def chain(self) -> Chain:
+        """A copy of the metadata in force."""
+        return self._chain.copy()
+
+    @property
+    def approvals_needed(self) -> int:
+        """How many people must sign, beside the center, what reaches rings `early` and `all`."""
+        return int(self._chain.terms(WIDE).threshold) - 1
+
+    def listed(self) -> dict[str, TargetFile]:
+        """Every target, signed or staged, by name."""
+        return self._list.files()
 
     def offers(self) -> dict[str, Offer]:
-        """Every release, signed or staged, by target name."""
-        files = {**self._targets.targets, **{name: target for name, (target, _) in self._staged.items()}}
-        return {name: Offer.from_custom(name, file.custom) for name, file in files.items() if is_release(name)}
+        """Every release and candidate, signed or staged, by target name."""
+        return self._list.offers()
 
     def next_version(self, kind: Kind) -> int:
-        """The number that the next release of a kind must carry."""
-        return max((offer.version for offer in self.offers().values() if offer.kind is kind), default=0) + 1
+        """The number that the next release of a kind must carry; none is used twice, also not a removed one."""
+        return self._list.next_version(kind)
+
+    def content(self, name: str) -> bytes:
+        """The content of a target, signed or staged.
+
+        Raises:
+            BadInputError: there is no such target.
+        """
+        staged = self._list.staged(name)
+        return staged.content if staged is not None else self._path(self._list.file(name)).read_bytes()
 
     def add(self, offer: Offer, manifest: bytes) -> None:
         """Stage a release; `publish_version` signs it.
 
         Args:
-            manifest: content of the target. The manifest of an older release makes this one a rollback to it.
+            manifest: content of the target. The files of an older release make this one a rollback to it.
 
         Raises:
-            BadInputError: its number is not the next one.
+            BadInputError: its number is neither the next one nor that of the same files at another place.
         """
-        if offer.version != self.next_version(offer.kind):
-            raise BadInputError(f"the next {offer.kind} is number {self.next_version(offer.kind)}, not {offer.version}")
+        self._list.check_number(offer)
         self.add_target(offer.target, manifest, custom=offer.to_custom())
 
     def add_target(self, name: str, content: bytes, *, custom: Mapping[str, Any]) -> None:
-        """Stage any target; its name is its place below ``targets/``."""
-        target = TargetFile.from_data(name, content, ["sha256"])
-        target.unrecognized_fields["custom"] = dict(custom)
-        self._staged[name] = (target, content)
+        """Stage any target, or another version of it; its name says which role signs it.
 
-    def publish_version(self, *, now: datetime) -> Published:
-        """Sign what is staged: new targets, snapshot and timestamp."""
-        for name, (target, content) in self._staged.items():
-            durable.write(self._directory / "targets" / target.get_prefixed_paths()[0], content)
-            self._targets.targets[name] = target
-        self._targets.version += 1
-        self._targets.expires = _later(now, self._lifetimes.targets)
-        self._write_targets()
-        self._renew_snapshot(now)
-        self._renew_timestamp(now)
-        self._staged.clear()
+        Raises:
+            BadInputError: not the name of a target.
+        """
+        self._list.put(name, content, custom=custom)
+
+    def replace_target(self, name: str, content: bytes) -> None:
+        """Stage another content for a target; what is said of it stays.
+
+        Raises:
+            BadInputError: there is no such target.
+        """
+        self._list.put(name, content, custom=self._list.file(name).custom or {})
+
+    def remove_target(self, name: str) -> None:
+        """Stage the end of a target.
+
+        Raises:
+            BadInputError: there is no such target.
+        """
+        self._list.drop(name)
+
+    def renew(self, role: str) -> None:
+        """Stage a delegated role as it is, to live a whole life from its signing."""
+        self._renewed.add(role)
+
+    def publish_version(self, *, now: datetime, approvals: Sequence[Ed25519PrivateKey] = ()) -> Published:
+        """Sign and put in force what is staged; on an error everything stays as it was, and staged.
+
+        Args:
+            approvals: private keys of the people who approve what reaches rings `early` and `all`.
+
+        Raises:
+            BadInputError: an approval is missing, or the key of one who may not approve was given.
+        """
+        self._check_approvers(approvals)
+        chain = self._chain.copy()
+        changed = self._list.changed_roles | self._renewed
+        hands = {**self._signers, **signers(approvals)}
+        if WIDE in changed and (missing := chain.missing(WIDE, hands)) > 0:
+            raise BadInputError(
+                f"rings early and all want {missing} more approval{'s' if missing > 1 else ''} for this",
+                advice="hanse-center rollout approve",
+            )
+        for role in changed:
+            self._list.write_into(chain.delegated(role), role)
+        self._sign_again(chain, changed, hands, now=now)
+        self._close(chain, self._signers, fresh=self._list.fresh(), snapshot=bool(changed), now=now)
+        self._list = TargetList(chain)
+        self._renewed.clear()
         return self.published()
 
     def refresh(self, *, now: datetime) -> Published:
-        """Sign a fresh timestamp, and whatever else has lived through half its life."""
-        stale_targets = self._targets.expires - now < self._lifetimes.targets / 2
-        if stale_targets:
-            self._targets.version += 1
-            self._targets.expires = _later(now, self._lifetimes.targets)
-            self._write_targets()
-        if stale_targets or self._snapshot.expires - now < self._lifetimes.snapshot / 2:
-            self._renew_snapshot(now)
-        self._renew_timestamp(now)
+        """Sign a fresh timestamp, and whatever else has lived through half its life and needs nobody's approval."""
+        chain = self._chain.copy()
+        old = {
+            role
+            for role in (*ROLES, "snapshot")
+            if chain.roles[role].signed.expires - now < self._lifetimes.of(role) / 2
+            and chain.missing(role, self._signers) <= 0
+        }
+        self._sign_again(chain, old - {"snapshot"}, self._signers, now=now)
+        self._close(chain, self._signers, snapshot=bool(old), now=now)
         return self.published()
 
-    def rotate_root(
+    def trust(
         self,
         *,
-        old_keys: Sequence[Ed25519PrivateKey],
-        new_keys: Sequence[Ed25519PrivateKey],
-        threshold: int,
+        root: Root | None = None,
+        targets: Targets | None = None,
+        keys: Iterable[Ed25519PrivateKey],
+        online: Iterable[Ed25519PrivateKey] = (),
         now: datetime,
     ) -> Published:
-        """Sign a new root with the old and the new offline keys; also renews it before it expires.
+        """Put another root or other delegations in force: whoever they do not name signs nothing any more.
+
+        What was signed with other keys gets the signatures it lacks; it keeps its number and its approvals.
+
+        Args:
+            root: the changed root; its number and its end are given here, as those of `targets`.
+            keys: offline keys, old and new ones, and those of people who approve; they are forgotten again.
+            online: new online keys; they are used from now on.
 
         Raises:
-            BadInputError: fewer keys than a threshold asks for.
+            BadInputError: too few keys for a threshold; nothing has changed.
         """
-        version = self._root_version() + 1
-        expires = _later(now, self._lifetimes.root)
-        root = _root(version, new_keys, threshold, self._signers, expires=expires)
-        signed = _sign(root, [CryptoSigner(key) for key in (*old_keys, *new_keys)])
-        before = self._read_root(version - 1).signed
-        try:
-            before.verify_delegate("root", signed.signed_bytes, signed.signatures)
-        except RepositoryError as error:
-            raise BadInputError(f"root {version - 1} does not accept these keys: {error}") from error
-        _write(self._directory, f"{version}.root.json", signed)
+        kept = {**self._signers, **signers(online)}
+        hands = {**kept, **signers(keys)}
+        before, chain = self._chain, self._chain.copy()
+        if root is not None:
+            chain.roles["root"].signed = root
+            chain.renumber("root", expires=self._lifetimes.end("root", now))
+            chain.sign("root", hands, also=before.terms("root").keyids)
+            _check_successor(before, chain)
+        if targets is not None or chain.terms("targets").keyids != before.terms("targets").keyids:
+            chain.roles["targets"].signed = targets or chain.targets
+            chain.renumber("targets", expires=self._lifetimes.end("targets", now))
+            chain.sign("targets", hands)
+        self._sign_again(chain, self._renewed, hands, now=now)
+        for role in ROLES:
+            chain.forget(role, keep=before.terms(role).keyids)
+            chain.sign(role, hands)
+        self._close(chain, kept, snapshot=True, now=now)
+        self._signers = kept
+        self._renewed.clear()
         return self.published()
 
     def published(self) -> Published:
         """Everything that is in force."""
-        newest_root = self._root_version()
-        names = [f"{version}.root.json" for version in range(1, newest_root + 1)]
-        names += [f"{self._targets.version}.targets.json", f"{self._snapshot.version}.snapshot.json"]
-        metadata = {name: (self._directory / "metadata" / name).read_bytes() for name in names}
-        metadata["root.json"] = metadata[f"{newest_root}.root.json"]
-        metadata["timestamp.json"] = (self._directory / "metadata" / "timestamp.json").read_bytes()
-        paths = [target.get_prefixed_paths()[0] for target in self._targets.targets.values()]
-        targets = {path: (self._directory / "targets" / path).read_bytes() for path in paths}
+        roots = [f"{version}.root.json" for version in range(1, self._chain.root.version + 1)]
+        metadata = {name: (self._metadata / name).read_bytes() for name in roots}
+        metadata["root.json"] = metadata[roots[-1]]
+        metadata |= {name: (self._metadata / name).read_bytes() for name, _ in self._chain.files()}
+        targets = {file.get_prefixed_paths()[0]: self._path(file).read_bytes() for file in self._files(self._chain)}
         return Published(targets=targets, metadata=metadata)
 
-    def _load(self) -> None:
-        folder = self._directory / "metadata"
-        self._timestamp = Metadata[Timestamp].from_file(str(folder / "timestamp.json")).signed
-        snapshot_version = self._timestamp.snapshot_meta.version
-        self._snapshot = Metadata[Snapshot].from_file(str(folder / f"{snapshot_version}.snapshot.json")).signed
-        targets_version = self._snapshot.meta["targets.json"].version
-        self._targets = Metadata[Targets].from_file(str(folder / f"{targets_version}.targets.json")).signed
+    @staticmethod
+    def _files(chain: Chain) -> list[TargetFile]:
+        return [file for role in ROLES for file in chain.delegated(role).targets.values()]
 
-    def _write_targets(self) -> None:
-        signed = _sign(self._targets, [self._signers["targets"]])
-        _write(self._directory, f"{self._targets.version}.targets.json", signed)
+    def _path(self, target: TargetFile) -> Path:
+        return self._directory / "targets" / target.get_prefixed_paths()[0]
 
-    def _renew_snapshot(self, now: datetime) -> None:
-        self._snapshot.version += 1
-        self._snapshot.expires = _later(now, self._lifetimes.snapshot)
-        self._snapshot.meta["targets.json"].version = self._targets.version
-        signed = _sign(self._snapshot, [self._signers["snapshot"]])
-        _write(self._directory, f"{self._snapshot.version}.snapshot.json", signed)
+    def _check_approvers(self, approvals: Sequence[Ed25519PrivateKey]) -> None:
+        for stranger in {key_id(key) for key in approvals} - {*self._chain.approvers()}:
+            raise BadInputError(f"key {stranger[:16]} approves nothing here", advice="hanse-center keys status")
 
-    def _renew_timestamp(self, now: datetime) -> None:
-        self._timestamp.version += 1
-        self._timestamp.expires = _later(now, self._lifetimes.timestamp)
-        self._timestamp.snapshot_meta.version = self._snapshot.version
-        _write(self._directory, "timestamp.json", _sign(self._timestamp, [self._signers["timestamp"]]))
+    def _sign_again(self, chain: Chain, roles: Iterable[str], keys: Signers, *, now: datetime) -> None:
+        for role in roles:
+            chain.renumber(role, expires=self._lifetimes.end(role, now))
+            chain.sign(role, keys)
+            chain.snapshot.meta[f"{role}.json"].version = chain.delegated(role).version
 
-    def _root_version(self) -> int:
-        found = (self._directory / "metadata").glob("*.root.json")
-        return max(int(path.name.split(".", 1)[0]) for path in found)
+    def _close(
+        self, chain: Chain, keys: Signers, *, fresh: Iterable[Staged] = (), snapshot: bool, now: datetime
+    ) -> None:
+        """Sign snapshot and timestamp, write everything, the timestamp last."""
+        if snapshot:
+            chain.snapshot.meta["targets.json"].version = chain.targets.version
+            chain.renumber("snapshot", expires=self._lifetimes.end("snapshot", now))
+            chain.sign("snapshot", keys)
+        chain.timestamp.snapshot_meta.version = chain.snapshot.version
+        chain.timestamp.unrecognized_fields[ROOT_IN_FORCE] = chain.root.version
+        chain.renumber("timestamp", expires=self._lifetimes.end("timestamp", now))
+        chain.sign("timestamp", keys)
+        for staged in fresh:
+            durable.write(self._path(staged.target), staged.content)
+        before = dict(self._chain.files())
+        for name, data in chain.files():
+            if before.get(name) != data:
+                durable.write(self._metadata / name, data)
+        self._prune(self._chain, chain)
+        self._chain = chain
+        self._list.rest_on(chain)
 
-    def _read_root(self, version: int) -> Metadata[Root]:
-        return Metadata[Root].from_file(str(self._directory / "metadata" / f"{version}.root.json"))
-
-
-def _root(
-    version: int,
-    root_keys: Sequence[Ed25519PrivateKey],
-    threshold: int,
-    online: Mapping[str, CryptoSigner],
-    *,
-    expires: datetime,
-) -> Root:
-    public = [CryptoSigner(key).public_key for key in root_keys]
-    if not 1 <= threshold <= len({key.keyid for key in public}):
-        raise BadInputError(f"{len(public)} root keys cannot meet a threshold of {threshold}")
-    root = Root(version=version, expires=expires, consistent_snapshot=True)
-    for key in public:
-        root.add_key(key, "root")
-    root.roles["root"].threshold = threshold
-    for role in _ONLINE:
-        online_key: SSlibKey = online[role].public_key
-        root.add_key(online_key, role)
-    return root
+    def _prune(self, *chains: Chain) -> None:
+        """Remove what neither this version nor the one before it lists: a reader may still be at that one."""
+        targets = {self._path(file) for chain in chains for file in self._files(chain)}
+        metadata = {self._metadata / name for chain in chains for name, _ in chain.files()}
+        metadata |= {self._metadata / f"{number}.root.json" for number in range(1, chains[-1].root.version)}
+        for path in (*(self._directory / "targets").rglob("*.json"), *self._metadata.glob("*.json")):
+            if path not in targets and path not in metadata:
+                with suppress(FileNotFoundError):
+                    path.unlink()
 
 
-def _sign(signed: Role, signers: Sequence[CryptoSigner]) -> Metadata[Role]:
-    metadata = Metadata(signed)
-    for signer in signers:
-        metadata.sign(signer, append=True)
-    return metadata
-
-
-def _write(directory: Path, name: str, metadata: Metadata[Any]) -> None:
-    durable.write(directory / "metadata" / name, metadata.to_bytes(_COMPACT))
-
-
-def _later(now: datetime, life: timedelta) -> datetime:
-    return (now + life).replace(microsecond=0)
+def _check_successor(before: Chain, chain: Chain) -> None:
+    signed = chain.roles["root"]
+    try:
+        before.root.verify_delegate("root", signed.signed_bytes, signed.signatures)
+    except RepositoryError as error:
+        raise BadInputError(
+            f"root {before.root.version} does not accept these keys: {error}",
+            advice="give --offline once for each medium with a root key",
+        ) from error

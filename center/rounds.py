@@ -135,7 +135,9 @@ class _Course:
 
     def take(self, edge: EdgeId, reply: Reply) -> None:
         """Take one reply, or note why it is worth nothing."""
-        phase = self._asked[edge]
+        phase = self._asked.get(edge)
+        if phase is None:
+            return  # it answers what the center asked before it was killed, and is no survivor
         if reply.body is None:
             self._fail(edge, phase, reply.error or "no answer")
             return

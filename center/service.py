@@ -1,36 +1,44 @@
-"""`hanse-center serve`: SuperLink, gateway, broker connection and campaigns, in one process with one child."""
+"""`hanse-center serve`: SuperLink, gateway, broker, campaigns and rollouts, in one process with one child."""
 
-import fcntl
 import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping
+from contextlib import ExitStack
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import structlog
 
-from center import admission, learning, road
+from center import admission, collecting, learning, membership, rings, road, service_lock
 from center.campaign import Folder, Surroundings, run_campaign
+from center.certificates import Certificates
 from center.enrolment import Reception
 from center.federation import Federation, StoppedError
+from center.figures import Figures
 from center.flower_app import FlowerCenter
 from center.founding import open_repository, signing
 from center.gateway import Gateway
+from center.issuing import Issuer, Renewals
 from center.keys import CenterKeys
+from center.orders import Orders
 from center.publishing import Publisher
 from center.registry import CampaignRow, Registry
+from center.rolling import Around, Rolling
 from center.settings import CenterSettings
 from center.superlink import SuperLink
+from center.upkeep import Upkeep
 from protocol.errors import BadInputError, FederationError, UnavailableError
 from protocol.identity import EdgeId, Roster, federation_id
+from protocol.release import Ring
 
 _log = structlog.get_logger(__name__)
 _LOOK_SECONDS = 0.5
 _TEND_SECONDS = 5.0
 _REFRESH_SECONDS = 6 * 60 * 60.0
+_COLLECT_SECONDS = 60 * 60.0
 
 
 def now_ms() -> int:
@@ -48,7 +56,7 @@ def serve(directory: Path, settings: CenterSettings) -> None:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    with _alone(directory), ExitStack() as parts:
+    with service_lock.alone(directory), ExitStack() as parts:
         _Center(directory, settings, parts=parts, stop=stop).run()
 
 
@@ -80,17 +88,26 @@ class _Center:
             self._flower.register(member.node)
         self._gateway = self._open_gateway()
         parts.callback(self._gateway.stop)
+        upkeep = Upkeep(directory, settings, renewed=self._take_certificate)
+        parts.callback(upkeep.stop)
+        upkeep.start()
         self._voice = road.publisher(directory, settings, self._keys)
         parts.callback(self._voice.stop)
-        self._refresh_at = 0.0
+        self._refresh_at = self._collect_at = 0.0
+        self._collected: bytes | None = None
         self._said: dict[EdgeId, Mapping[str, Any]] = {}
 
     def _open_gateway(self) -> Gateway:
         directory, settings = self._directory, self._settings
-        reception = Reception(
-            registry=self._registry,
+        issuer = Issuer(
+            certificates=Certificates(self._registry.path),
             authority=self._keys.authority,
             authority_key=self._keys.authority_key,
+            now_ms=now_ms,
+        )
+        reception = Reception(
+            registry=self._registry,
+            issuer=issuer,
             broker=settings.broker,
             root=open_repository(directory).first_root.decode("utf-8"),
             register_node=self._register_node,
@@ -104,15 +121,20 @@ class _Center:
             superlink_url=self._superlink.url,
             ca_certificate=directory / "trust" / "ca.crt",
             enroll=reception.enroll,
+            renew=Renewals(issuer=issuer, roster=self._roster).renew,
         )
         gateway.start()
         return gateway
+
+    def _take_certificate(self) -> None:
+        self._gateway.take_certificate()
+        self._superlink.retire()  # the watcher starts it again
 
     def _register_node(self, key: bytes) -> None:
         self._flower.register(key)
 
     def run(self) -> None:
-        """Campaigns one after the other; the parts are watched beside them."""
+        """Campaigns one after the other, the rollout between them; the parts are watched beside them."""
         watchers = [threading.Thread(target=watch, daemon=True) for watch in (self._watch, self._tend)]
         for watcher in watchers:
             watcher.start()
@@ -120,9 +142,26 @@ class _Center:
         while not self._stop.wait(_LOOK_SECONDS):
             row = self._registry.next_campaign()
             if row is not None:
-                self._run_campaign(row)
+                self._run_campaign(row)  # first: rounds may be in flight, and questions must not cross
+            else:
+                self._roll()
         for watcher in watchers:
             watcher.join(_TEND_SECONDS)
+
+    def _between(self) -> None:
+        self._roll()
+        self._asking.raise_if_stopped()
+
+    def _roll(self) -> None:
+        try:
+            self._rolling.step()
+        except StoppedError:
+            pass
+        except UnavailableError as error:
+            _log.warning("SuperLink is away", why=error.line())
+        except Exception:  # a fault of ours holds the rollout up, not the service  # noqa: BLE001
+            _log.exception("the rollout does not go on")
+            self._stop.wait(_TEND_SECONDS)
 
     def _watch(self) -> None:
         while not self._stop.wait(_LOOK_SECONDS):
@@ -146,6 +185,7 @@ class _Center:
                     standing = True
                 self._refresh_timestamp()
                 self._note_statuses()
+                self._collect()
             except (FederationError, OSError) as error:
                 _log.warning("the broker is away", why=str(error))
             self._stop.wait(_TEND_SECONDS)
@@ -158,9 +198,16 @@ class _Center:
             self._said = said
 
     def _publish_standing(self) -> None:
-        roster = self._roster()
-        if roster is not None:
-            road.publish_roster(self._voice, roster, (self._directory / admission.ROSTER_FILE).read_bytes())
+        membership.publish(self._voice, self._directory, self._settings, now=datetime.now(UTC))
+
+    def _collect(self) -> None:
+        """Take away what nobody needs any more: after each publication, by whomever, and every hour."""
+        if time.monotonic() < self._collect_at and self._voice.ledger.note() == self._collected:
+            return
+        garbage = collecting.collect(self._voice, self._directory, self._settings, now=datetime.now(UTC))
+        if garbage:
+            _log.info("garbage collected", **garbage.to_json())
+        self._collect_at, self._collected = time.monotonic() + _COLLECT_SECONDS, self._voice.ledger.note()
 
     def _refresh_timestamp(self) -> None:
         """Sign fresh metadata long before the old ones end; at the start also whatever a crash left unpublished."""
@@ -198,7 +245,10 @@ class _Center:
             _log.info("campaign finished", campaign=row.id)
             _Wake(self._voice)(row.id, now_ms())  # the edges' learners may go to sleep
 
-    def _surroundings(self, row: CampaignRow) -> Surroundings:
+    @cached_property
+    def _asking(self) -> Federation:
+        """What campaigns and rollouts ask the edges through: one, so that they share a key epoch."""
+
         def roster() -> Roster:
             current = self._roster()
             if current is None:
@@ -207,8 +257,7 @@ class _Center:
             return current
 
         transport = self._flower.transport({})
-        school = learning.School.open(self._directory, self._settings.model, registry=self._registry)
-        federation = Federation(
+        return Federation(
             roster=roster,
             center_epoch=self._settings.epoch,
             center_key=self._keys.center,
@@ -218,12 +267,34 @@ class _Center:
             stopped=self._stop.is_set,
             now_ms=now_ms,
         )
+
+    @cached_property
+    def _rolling(self) -> Rolling:
+        def members() -> Mapping[Ring, tuple[EdgeId, ...]]:
+            policy = rings.read_rings(self._directory, federation=self._federation, keys=self._keys)
+            return rings.members_by_ring(policy, self._roster())
+
+        return Rolling(
+            Around(
+                orders=Orders(directory=self._directory, settings=self._settings, registry=self._registry),
+                settings=self._settings,
+                voice=self._voice,
+                questions=Figures(self._directory / "rollouts", federation=self._asking, settings=self._settings),
+                rings=members,
+                statuses=self._voice.statuses,
+                now_ms=now_ms,
+            )
+        )
+
+    def _surroundings(self, row: CampaignRow) -> Surroundings:
+        school = learning.School.open(self._directory, self._settings.model, registry=self._registry)
         return Surroundings(
-            federation=federation,
+            federation=self._asking,
             catalogue_version=school.catalogue_version,
             items=school.items,
             counted=lambda: school.counted(self._directory / "campaigns", without=row.id),
             initial=lambda counts: school.initial_weights(counts, campaign=self._registry.campaign_number(row.id)),
+            between=self._between,
         )
 
 
@@ -238,18 +309,3 @@ class _Wake:
             self._voice.wake({"campaign": campaign, "until_ms": until_ms})
         except FederationError as error:
             _log.warning("edges could not be woken", why=error.line())
-
-
-@contextmanager
-def _alone(directory: Path) -> Iterator[None]:
-    """One `serve` a folder; the lock is the kernel's and ends with this process.
-
-    Raises:
-        BadInputError: another one runs.
-    """
-    with (directory / "serve.lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise BadInputError(f"a center serves in {directory} already", advice="end it first") from error
-        yield

@@ -6,6 +6,7 @@ from typing import Annotated
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from pydantic_settings import SettingsConfigDict
 
+from protocol.blocks import MAX_PAYLOAD_BYTES
 from protocol.configuration import Port, Section, Settings
 from protocol.errors import BadInputError
 from protocol.privacy import Privacy, shared_bound
@@ -36,6 +37,21 @@ class BrokerSettings(Section):
     """Host name or address, as in the certificate."""
     port: Port = 8883
     """TLS port."""
+    max_message_bytes: Annotated[int, Field(ge=MAX_PAYLOAD_BYTES)] = 1024 * 1024
+    """Largest payload that the broker takes; a block has 262,192 bytes."""
+    max_retained_messages: NonNegativeInt = 0
+    """Retained messages that the broker keeps; 0: it sets no limit."""
+    max_retained_bytes: NonNegativeInt = 0
+    """Bytes of retained payloads that the broker keeps; 0: it sets no limit."""
+
+
+class ReleaseSettings(Section):
+    """What is kept of old releases."""
+
+    keep: PositiveInt = 3
+    """So many of the newest releases stay listed, and so many folders below `releases/` stay on this disk."""
+    keep_hours: NonNegativeFloat = 24.0
+    """How long what is listed no longer stays on the broker, for edges that are still fetching it."""
 
 
 class RoundSettings(Section):
@@ -115,12 +131,47 @@ class ModelSettings(Section):
 
 
 class GateSettings(Section):
-    """What a release must hold before it is signed."""
+    """What a release must hold before it is signed, and its candidate at the sites before any of them serves it."""
 
     min_top10_overlap: Annotated[float, Field(ge=0, le=1)] = 0.95
     """Share of the full-precision top 10 that the quantized artifact must keep."""
     min_ndcg: Annotated[float, Field(ge=0, le=1)] = 0.97
     """NDCG@10 of the quantized order, with the full-precision top 10 as the truth."""
+    max_ndcg_drop: Annotated[float, Field(ge=0, le=1)] = 0.02
+    """Share by which NDCG@10 at the sites may be lower than that of what they serve now."""
+    max_segment_drop: Annotated[float, Field(ge=0, le=1)] = 0.10
+    """Likewise among new users, among new items, and in the tail."""
+    min_events: PositiveInt = 100
+    """So many held-out baskets must have been measured in the whole federation."""
+    min_segment_events: PositiveInt = 100
+    """A segment of fewer is not judged."""
+
+
+class RolloutSettings(Section):
+    """How a release goes from ring to ring."""
+
+    bake_seconds: NonNegativeFloat = 3600.0
+    """How long a stage stays as it is before its health is asked for."""
+    first_share: Annotated[float, Field(gt=0, le=1)] = 0.1
+    """Share of ring `all` that is let in first."""
+    growth: Annotated[float, Field(gt=1)] = 3.0
+    """Factor by which that share grows from stage to stage."""
+    min_sites: PositiveInt = 10
+    """A ring `all` of fewer sites is let in at once."""
+    min_ring: Annotated[int, Field(ge=3)] = 3
+    """Fewer sites are never asked for a sum of their own. A smaller ring is judged by who keeps the release."""
+    min_answers: NonNegativeInt = 0
+    """So many sites of a stage must have tried the release before it goes on; 0: half of them."""
+    max_failure_share: Annotated[float, Field(ge=0, le=1)] = 0.34
+    """The release is taken back when more of a stage's sites than this went back by themselves."""
+    max_error_share: Annotated[float, Field(ge=0, le=1)] = 0.02
+    """Likewise when more of their answers than this failed."""
+    max_ndcg_drop: Annotated[float, Field(ge=0, le=1)] = 0.10
+    """Likewise when their NDCG@10 fell by more than this share."""
+    min_events: PositiveInt = 200
+    """NDCG@10 of fewer events than this judges nothing."""
+    patience_hours: PositiveFloat = 24.0
+    """A rollout that can neither go on nor back pauses after this long."""
 
 
 class CenterSettings(Settings):
@@ -135,10 +186,12 @@ class CenterSettings(Settings):
     gateway: GatewaySettings = GatewaySettings()
     superlink: SuperLinkSettings = SuperLinkSettings()
     broker: BrokerSettings = BrokerSettings()
+    releases: ReleaseSettings = ReleaseSettings()
     rounds: RoundSettings = RoundSettings()
     privacy: PrivacySettings = PrivacySettings()
     model: ModelSettings = ModelSettings()
     gate: GateSettings = GateSettings()
+    rollout: RolloutSettings = RolloutSettings()
 
     @property
     def private_bound(self) -> float | None:

@@ -119,6 +119,12 @@ class SuperLink:
         self.start()
         return True
 
+    def retire(self) -> None:
+        """Let it end by itself, politely; `watch` starts it again, with the certificate that is there by then."""
+        process = self._process
+        if process is not None and process.poll() is None:
+            process.terminate()
+
     def stop(self, *, grace: float = 2.0) -> None:
         """End it and whatever it started: politely, and after ``grace`` seconds for good."""
         process, self._process = self._process, None

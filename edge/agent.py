@@ -8,9 +8,11 @@ import asyncio
 import fcntl
 import secrets
 import socket
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,25 +20,33 @@ import structlog
 import uvicorn
 
 from edge import tuning
+from edge.audit import AuditLog
 from edge.children import Child
 from edge.connection import BrokerAccess
 from edge.keys import Keys, load_public
 from edge.membership import Membership
+from edge.rehearsal import Rehearsal
+from edge.renewal import PAIR, Renewal
+from edge.ring import Rings
 from edge.serving.api import build_app
 from edge.serving.door import ApiKeys
 from edge.serving.release import Loaded
 from edge.serving.service import Service
 from edge.settings import EdgeSettings
+from edge.stage import Stage
 from edge.store import Store
 from edge.sync import Hearing, Sync, Trust
-from edge.updating import Hands, Updater
+from edge.trial_record import Outcome, TrialRecord
+from edge.trying import Trying
+from edge.updating import Papers, Updater
 from protocol.errors import BadInputError, FederationError
 from protocol.identity import edge_id, federation_id
 
 _log = structlog.get_logger(__name__)
 _LOOK_SECONDS = 0.5
 _RESTART_SECONDS = 5.0
-_WARM_UP_QUERIES = 16
+_SWITCH_SECONDS = 0.0005
+"""For so long a thread that loads a release may keep the interpreter from an answer; Python's default is ten times."""
 
 
 def now_ms() -> int:
@@ -61,11 +71,13 @@ class _Agent:
     def __init__(self, directory: Path, settings: EdgeSettings, parts: ExitStack) -> None:
         self._directory = directory
         self._settings = settings
-        federation = federation_id(settings.site.federation)
+        federation, me = federation_id(settings.site.federation), edge_id(settings.site.name)
         self._store = parts.enter_context(Store.open(directory / "store.db", durability=settings.store.durability))
         self._installer = tuning.open_installer(directory, settings)
-        self._membership = Membership(directory, federation=federation)
-        self._service = Service(self._store, self._committed(), new_id=_new_id, now_ms=now_ms)
+        self._audit = AuditLog(directory)
+        parts.callback(self._audit.close)
+        self._give_up_crashing_trial()
+        self._service = Service(self._store, self._committed(), draw=secrets.token_bytes, now_ms=now_ms)
         parts.callback(self._service.close)
         self._learner = Child(["learn"], directory=directory, niceness=settings.training.niceness)
         self._fitter = Child(["fit"], directory=directory, niceness=settings.training.niceness)
@@ -80,11 +92,11 @@ class _Agent:
                 host=settings.center.broker_host,
                 port=settings.center.broker_port,
                 authority=directory / "trust" / "ca.crt",
-                certificate=directory / "keys" / "tls.crt",
-                key=directory / "keys" / "tls.key",
+                certificate=directory / PAIR,
+                key=directory / PAIR,
             ),
             federation=federation,
-            edge=edge_id(settings.site.name),
+            edge=me,
             trust=Trust(
                 center_key=load_public(directory / "trust" / "center.pub"),
                 sealing_key=keys.seal,
@@ -92,21 +104,46 @@ class _Agent:
             ),
             hearing=Hearing(
                 on_wake=self._on_wake,
-                on_roster=self._on_roster,
                 on_release_available=self._on_release_available,
                 on_trouble=lambda error: _log.warning("not believed", why=error.line()),
             ),
             folder=directory,
         )
+        self._renewal = Renewal(directory, settings, renewed=self._sync.reconnect)
+        self._rehearsal = Rehearsal(directory, niceness=settings.training.niceness)
+        self._trying = Trying(
+            service=self._service,
+            installer=self._installer,
+            limits=settings.trial,
+            keep=lambda record: record.save(directory),
+            note=self._note,
+            changed=self._report,
+        )
         self._updater = Updater(
             sync=self._sync,
             installer=self._installer,
-            hands=Hands(load=self._load, activate=self._activate, changed=self._report),
+            stage=Stage(
+                directory,
+                service=self._service,
+                installer=self._installer,
+                trying=self._trying,
+                rehearsal=self._rehearsal,
+                note=self._note,
+                loop=self._running_loop,
+            ),
+            papers=Papers(
+                me=me,
+                membership=Membership(directory, federation=federation),
+                rings=Rings(directory, federation=federation, edge=me),
+                note=self._note,
+                changed=self._report,
+            ),
         )
 
     async def serve(self, listener: socket.socket) -> None:
         """Answer until uvicorn is told to stop; then stop the rest."""
         self._loop = asyncio.get_running_loop()
+        sys.setswitchinterval(_SWITCH_SECONDS)
         app = build_app(self._service, api_keys=self._api_keys())
         config = uvicorn.Config(
             app, http="httptools", ws="none", access_log=False, log_config=None, timeout_graceful_shutdown=5
@@ -114,8 +151,9 @@ class _Agent:
         server = uvicorn.Server(config)
         self._updater.start()
         self._sync.start()
+        self._renewal.start()
         self._report()
-        minding = asyncio.create_task(self._mind_children())
+        minding = asyncio.gather(self._mind_children(), self._trying.watch())
         _log.info("edge serves", site=self._settings.site.name, port=listener.getsockname()[1])
         try:
             await server.serve(sockets=[listener])
@@ -126,8 +164,11 @@ class _Agent:
             await asyncio.to_thread(self._stop)
 
     def _stop(self) -> None:
+        self._renewal.stop()
+        self._rehearsal.stop()
         self._updater.stop()
         self._sync.stop()
+        self._installer.rest()
 
     async def _mind_children(self) -> None:
         """Keep the learner up while rounds are on, and take fitted weights in when they are there."""
@@ -161,50 +202,58 @@ class _Agent:
         else:
             self._fitted_for = release.version
             self._fitter.stop()
-            self._service.swap(await asyncio.to_thread(Loaded.of, self._store, release, weights))
+            self._service.swap(replace(self._service.loaded, weights=weights))
             self._report()
 
+    def _give_up_crashing_trial(self) -> None:
+        """A release under which this process keeps crashing is not tried again."""
+        refusal = self._installer.start(max_boots=self._settings.trial.max_boots)
+        if refusal is None:
+            return
+        _log.error("went back", release=refusal.version, why=refusal.why)
+        record = TrialRecord(version=refusal.version, sha256=refusal.sha256, outcome=Outcome.WENT_BACK)
+        record.save(self._directory)
+        self._note("went back", release=refusal.version, sha256=refusal.sha256, why=refusal.why)
+
     def _committed(self) -> Loaded:
-        """What was served before the restart; popularity when nothing can be loaded, never an error."""
+        """What was committed before the restart; popularity when nothing can be loaded, never an error."""
         bundle = self._installer.bundle()
         if bundle is None:
             return Loaded.of(self._store, None)
         try:
-            release = tuning.load_release(
-                self._installer, bundle.directory, version=bundle.offer.version, sha256=bundle.sha256
-            )
+            release = tuning.load_release(self._installer, bundle)
         except FederationError as error:
             _log.error("the installed release cannot be loaded", why=error.line())
             return Loaded.of(self._store, None)
         return Loaded.of(self._store, release, tuning.read_weights(self._directory, bundle))
 
-    def _load(self, directory: Path, version: int, sha256: str) -> Loaded:
-        """Load a release beside the running one and try the newest queries on it."""
-        release = tuning.load_release(self._installer, directory, version=version, sha256=sha256)
-        loaded = Loaded.of(self._store, release)
-        trial = Service(self._store, loaded, new_id=_new_id, now_ms=now_ms)
-        try:
-            for query in list(self._service.recent)[-_WARM_UP_QUERIES:]:
-                trial.recommend(query)
-        finally:
-            trial.close()
-        return loaded
-
-    def _activate(self, loaded: Loaded) -> None:
+    def _running_loop(self) -> asyncio.AbstractEventLoop:
         assert self._loop is not None
-        self._fitter.stop()
-        self._loop.call_soon_threadsafe(self._service.swap, loaded)
+        return self._loop
+
+    def _note(self, kind: str, **facts: Any) -> None:
+        """Write it down; a shop is served even where the log cannot be written."""
+        try:
+            self._audit.note(kind, time_ms=now_ms(), **facts)
+        except FederationError as error:
+            _log.error("not in the audit log", kind=kind, why=error.line())
 
     def _report(self) -> None:
         """Tell the center what runs here, and nothing else."""
-        bundle, catalogue = self._installer.bundle(), self._installer.catalogue()
+        served, catalogue = self._service.loaded.release, self._installer.catalogue()
+        standing, candidate = self._installer.standing(), self._installer.candidate()
         self._sync.report(
             {
                 "version": tuning.EDGE_VERSION,
-                "release": bundle.offer.version if bundle else 0,
-                "sha256": bundle.sha256 if bundle else "",
+                "release": served.version if served else 0,
+                "sha256": served.sha256 if served else "",
+                "trial": standing.trial is not None,
+                "went_back": standing.refused[-1].version if standing.refused else 0,
+                "candidate": candidate.offer.version if candidate else 0,
                 "catalogue": catalogue.offer.version if catalogue else 0,
+                "fetching": self._updater.fetching,
                 "fitted": self._fitted_for,
+                "audit": self._audit.head(),
             }
         )
 
@@ -212,10 +261,6 @@ class _Agent:
         until = content.get("until_ms")
         if isinstance(until, int):
             self._rounds_until_ms = until
-
-    def _on_roster(self, signed: bytes) -> None:
-        roster = self._membership.accept(signed)
-        _log.info("roster accepted", version=roster.version, sites=len(roster.members))
 
     def _on_release_available(self) -> None:
         self._updater.wake()
@@ -231,10 +276,6 @@ class _Agent:
         if not hashes:
             raise BadInputError("no API key has been made", advice="hanse-edge key NAME")
         return ApiKeys(hashes)
-
-
-def _new_id() -> str:
-    return secrets.token_urlsafe(12)
 
 
 def _loop_factory() -> Any:

@@ -7,7 +7,9 @@ interrupted download, or unchanged in the release that is being served) is found
 import errno
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -15,14 +17,17 @@ from hashlib import file_digest
 from pathlib import Path
 
 from edge import durable
+from edge.growing_file import GrowingFile
 from protocol import blocks
 from protocol.blocks import BlockCipher
 from protocol.bundle import FileDigest, Manifest, check_directory
-from protocol.errors import NoSpaceError, UntrustedReleaseError
+from protocol.errors import BadSignatureError, NoSpaceError, UntrustedReleaseError
 from protocol.release import Offer
 from protocol.sealing import digest
 
-_KEEP_FREE_BYTES = 8 * 1024**2
+_KEEP_FREE_BYTES = 64 * 1024**2
+_SECTOR_BYTES = 512
+_AHEAD = 16
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
@@ -57,7 +62,7 @@ def disk_errors(doing: str) -> Iterator[None]:
 
 
 class Assembly:
-    """The files of one manifest on their way to being complete."""
+    """The files of one manifest on their way to being complete. Close it."""
 
     def __init__(
         self,
@@ -71,7 +76,7 @@ class Assembly:
         """Take up where an earlier attempt stopped.
 
         Args:
-            folder: for releases of this kind in the making; what belongs to another manifest is removed.
+            folder: for releases of this kind in the making. What belongs to another manifest is used and removed.
             known: directories of older releases whose blocks may be the same.
             keep_free: bytes of the disk that are left to others.
 
@@ -80,88 +85,116 @@ class Assembly:
         """
         self._manifest = manifest
         self._cipher = cipher
-        self._keep_free = keep_free
-        self._places: dict[str, list[tuple[str, int]]] = {}
-        name = digest(manifest.to_bytes())
-        self._complete = folder / name
-        self._partial = folder / f"{name}.part"
-        with disk_errors(f"cannot make room for {manifest.total_bytes} bytes"):
-            _remove_all_but({self._complete, self._partial}, folder)
-            if not self._complete.exists():
-                self._prepare(known)
+        self._places: dict[str, list[tuple[GrowingFile, int]]] = {}
+        self._complete = folder / manifest.bundle_digest
+        self._partial = folder / f"{manifest.bundle_digest}.part"
+        self._files = {path: GrowingFile(self._partial / path, entry) for path, entry in manifest.files.items()}
+        # Checking the next block and writing the last one run side by side: hashing and writing let go of the interpreter.
+        self._hand = ThreadPoolExecutor(1, thread_name_prefix="assembly")
+        self._written: deque[Future[None]] = deque()
+        try:
+            with disk_errors(f"cannot make room for {manifest.total_bytes} bytes"):
+                folder.mkdir(parents=True, exist_ok=True)
+                if self._complete.exists() and not self._is_whole():
+                    shutil.rmtree(self._complete)
+                if not self._complete.exists():
+                    others = [path for path in folder.iterdir() if path != self._partial]
+                    self._check_room(others, keep_free)
+                    self._prepare([*known, *others])
+                _remove_all_but({self._complete, self._partial}, folder)
+        except BaseException:
+            self.close()
+            raise
 
     def missing(self) -> list[str]:
         """Digests of the blocks that have to be fetched, each once."""
         return list(self._places)
 
     def put(self, block: str, payload: bytes) -> None:
-        """Check one block and write it wherever it belongs.
+        """Check one block and have it written wherever it belongs.
 
         Raises:
             DamagedBlockError: not what the manifest names.
-            NoSpaceError: the disk is full.
+            NoSpaceError: the disk is full, noticed at this block or an earlier one.
         """
-        plaintext = self._cipher.open(payload, expected=block)
+        plaintext = self._cipher.open_part(payload, expected=block)
         places = self._places[block]
-        if any(len(plaintext) != blocks.length(self._size(path), index) for path, index in places):
+        if any(len(plaintext) != file.length(index) for file, index in places):
             raise UntrustedReleaseError(f"block {block[:12]} has {len(plaintext)} bytes, its place has another length")
-        with disk_errors(f"cannot store block {block[:12]}"):
-            for path, index in places:
-                self._write(path, index, plaintext)
-        del self._places[block]
+        while len(self._written) >= _AHEAD:
+            self._written.popleft().result()
+        self._written.append(self._hand.submit(self._write, block, plaintext, self._places.pop(block)))
 
     def finish(self) -> Path:
-        """Check every file from the disk and give the directory its final name.
+        """Check every file, make them durable and give the directory its final name.
+
+        The digests are those of the bytes that were written, taken on the way; whoever installs a directory that has
+        lain there measures it.
 
         Raises:
             BadSignatureError: a file does not hold what the manifest says.
+            NoSpaceError: the disk is full.
         """
+        while self._written:
+            self._written.popleft().result()
         if not self._complete.exists():
             with disk_errors("cannot finish the download"):
-                check_directory(self._manifest, measure(self._partial, flush=True))
+                found = {path: file.found for path, file in self._files.items()}
+                check_directory(self._manifest, {path: digest for path, digest in found.items() if digest is not None})
+                _check_tree(self._partial, self._manifest)
                 self._partial.rename(self._complete)
                 durable.flush_directory(self._complete.parent)
         return self._complete
 
+    def close(self) -> None:
+        """Write what has been checked and leave it there; another assembly takes it up."""
+        self._hand.shutdown()
+        for file in self._files.values():
+            file.close()
+
+    def _write(self, block: str, plaintext: bytes, places: Sequence[tuple[GrowingFile, int]]) -> None:
+        with disk_errors(f"cannot store block {block[:12]}"):
+            for file, index in places:
+                file.write(index, plaintext)
+
+    def _is_whole(self) -> bool:
+        try:
+            check_directory(self._manifest, measure(self._complete))
+        except (BadSignatureError, UntrustedReleaseError):
+            return False
+        return True
+
     def _prepare(self, known: Sequence[Path]) -> None:
-        self._partial.mkdir(parents=True, exist_ok=True)
-        for path, entry in self._manifest.files.items():
-            here = self._partial / path
-            here.parent.mkdir(parents=True, exist_ok=True)
-            sources = [here, *(folder / path for folder in known)]
-            found = [file for file in sources if file.is_file()]
-            with here.open("ab") as file:
-                file.truncate(entry.file.size)
-            for index, block in enumerate(entry.blocks):
-                if not self._already_here(path, index, block, found):
-                    self._places.setdefault(block, []).append((path, index))
-        self._check_room()
+        for path, file in self._files.items():
+            sources = [found for folder in (self._partial, *known) if (found := folder / path).is_file()]
+            file.make_room()
+            if file.found is None and not any(file.copy(source) for source in sources):
+                for index, block in enumerate(file.entry.blocks):
+                    self._look_for(block, file, index, sources)
 
-    def _already_here(self, path: str, index: int, block: str, found: Iterable[Path]) -> bool:
-        for file in found:
-            plaintext = _read(file, index, blocks.length(self._size(path), index))
+    def _look_for(self, block: str, file: GrowingFile, index: int, sources: Sequence[Path]) -> None:
+        for source in sources:
+            plaintext = _read(source, index, file.length(index))
             if plaintext and digest(self._cipher.seal(plaintext)) == block:
-                if file != self._partial / path:
-                    self._write(path, index, plaintext)
-                return True
-        return False
+                if source == file.path:
+                    file.keep(index, plaintext)
+                else:
+                    file.write(index, plaintext)
+                return
+        self._places.setdefault(block, []).append((file, index))
 
-    def _check_room(self) -> None:
-        needed = sum(blocks.length(self._size(path), i) for places in self._places.values() for path, i in places)
-        free = shutil.disk_usage(self._partial).free
-        if free < needed + self._keep_free:
+    def _check_room(self, others: Sequence[Path], keep_free: int) -> None:
+        needed = self._manifest.total_bytes - _allocated(self._partial)
+        free = shutil.disk_usage(self._complete.parent).free
+        if free < needed + keep_free:
+            for path in others:  # they would have saved traffic; the disk has no room for both
+                shutil.rmtree(path)
+            free = shutil.disk_usage(self._complete.parent).free
+        if free < needed + keep_free:
             raise NoSpaceError(
                 f"{needed} bytes are missing from this release, the disk has {free} left",
                 advice="free some disk space",
             )
-
-    def _size(self, path: str) -> int:
-        return self._manifest.files[path].file.size
-
-    def _write(self, path: str, index: int, plaintext: bytes) -> None:
-        with (self._partial / path).open("r+b") as file:
-            file.seek(index * blocks.BLOCK_BYTES)
-            file.write(plaintext)
 
 
 def measure(directory: Path, *, flush: bool = False) -> dict[str, FileDigest]:
@@ -194,14 +227,28 @@ def _measure_file(path: Path, *, flush: bool) -> FileDigest:
         return FileDigest(size=path.stat().st_size, sha256=file_digest(file, "sha256").hexdigest())
 
 
+def _check_tree(directory: Path, manifest: Manifest) -> None:
+    """Is there nothing but the files of a manifest, and are their names durable?"""
+    expected = {directory / path for path in manifest.files}
+    for root, folders, names in os.walk(directory):
+        for path in (Path(root, name) for name in [*folders, *names]):
+            if path.is_symlink() or (path.is_file() and path not in expected):
+                raise BadSignatureError(f"{path.relative_to(directory)} does not belong to this release")
+        durable.flush_directory(Path(root))
+
+
 def _read(file: Path, index: int, size: int) -> bytes:
     with file.open("rb") as source:
         source.seek(index * blocks.BLOCK_BYTES)
         return source.read(size)
 
 
+def _allocated(directory: Path) -> int:
+    """Bytes that the files of a directory take on the disk already."""
+    return sum(path.stat().st_blocks * _SECTOR_BYTES for path in directory.rglob("*") if path.is_file())
+
+
 def _remove_all_but(kept: set[Path], folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
     for path in folder.iterdir():
         if path not in kept:
             shutil.rmtree(path)

@@ -116,6 +116,52 @@ def fit(directory: Directory = _HERE) -> None:
     tuning.fit(directory, settings.load(directory))
 
 
+@app.command(hidden=True)
+def rehearse(which: Annotated[str, typer.Argument(help="trial or candidate")], directory: Directory = _HERE) -> None:
+    """Load what is on trial, or the candidate, for the first time. Started by serve, at low priority."""
+    from edge import rehearsal, settings
+
+    rehearsal.rehearse(directory, settings.load(directory), which)
+
+
+@app.command()
+def trace(
+    rec_id: Annotated[str, typer.Argument(help="The field rec_id of an answer of this edge.")],
+    directory: Directory = _HERE,
+    as_json: AsJson = False,
+) -> None:
+    """From an answer to the release that gave it: its bundle, the rounds it was learnt in, what became of it here."""
+    from edge import audit, settings, tracing
+    from protocol.audit import check_chain
+
+    settings.load(directory)
+    entries = audit.read(directory)
+    check_chain(entries)
+    found = tracing.trace(rec_id, entries)
+    _say(found.to_json(), as_json=as_json, text=found.to_text())
+
+
+@app.command(name="audit")
+def audit_(directory: Directory = _HERE, as_json: AsJson = False) -> None:
+    """List this edge's audit log and check that nothing in it was changed, removed or put in."""
+    from edge import audit, settings
+    from protocol.audit import check_chain
+
+    settings.load(directory)
+    entries = audit.read(directory)
+    head = check_chain(entries)
+    lines = [
+        f"{entry.seq:6} {datetime.fromtimestamp(entry.time_ms / 1000, UTC):%Y-%m-%d %H:%M:%S} {entry.kind}  "
+        + " ".join(f"{name}={value}" for name, value in entry.facts.items())
+        for entry in entries
+    ]
+    _say(
+        {"head": head, "entries": [audit.as_json(entry) for entry in entries]},
+        as_json=as_json,
+        text="\n".join([*lines, f"{len(entries)} entries, none changed; the last one's digest is {head}"]),
+    )
+
+
 @app.command()
 def query(
     user: Annotated[str, typer.Argument(help="A user of this site; an unknown one gets what is popular.")],
@@ -160,6 +206,15 @@ def privacy(directory: Directory = _HERE, as_json: AsJson = False) -> None:
             + [f"all together: epsilon {total:.3g} at delta {delta:g}; the budget is {budget}"]
         ),
     )
+
+
+@app.command()
+def renew(directory: Directory = _HERE, as_json: AsJson = False) -> None:
+    """Get this site's next client certificate now; serve does it by itself in time."""
+    from edge import renewal, settings
+
+    until = renewal.renew(directory, settings.load(directory)).not_valid_after_utc
+    _say({"until": until.isoformat()}, as_json=as_json, text=f"The new client certificate lasts until {until:%Y-%m-%d}")
 
 
 @app.command()

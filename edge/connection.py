@@ -5,21 +5,30 @@ import ssl
 import sys
 import threading
 from collections.abc import Callable, Generator, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
-from queue import Empty, SimpleQueue
 from typing import Any
 
 import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion, LogLevel, MQTTErrorCode
 
+from edge.retained import Pace, Reading
+from protocol.blocks import MAX_PAYLOAD_BYTES
+from protocol.bundle import MAX_MANIFEST_BYTES
 from protocol.errors import BadInputError, FederationError, NotAdmittedError, UnavailableError, UntrustedError
 
 Handler = Callable[[bytes], None]
 
+MAX_PACKET_BYTES = max(MAX_PAYLOAD_BYTES, MAX_MANIFEST_BYTES) + 4096
+"""The largest MQTT packet that is read; a longer one ends the connection."""
+
+_MAX_NOTE_BYTES = 64 * 1024
 _KEEPALIVE_SECONDS = 30
-_QOS = 1
+_LISTENING = 1
+# What is read is asked for again when it does not come; an acknowledged delivery that got lost would only keep one of
+# the broker's few places for unacknowledged messages, until none is left and it sends nothing more.
+_READING = 0
 _NEW_CERTIFICATE = "ask the operator of the center for a new certificate, or join again"
 
 
@@ -59,19 +68,20 @@ class BrokerAccess:
         return f"the broker at {self.host}:{self.port}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Pace:
-    """How reading retained messages goes on.
+class _Client(mqtt.Client):
+    """paho's client, which would take a message of 256 MB into memory before anybody could refuse it.
 
     Attributes:
-        window: outstanding topics; a broker drops silently what its queue for one client does not hold.
-        silence: seconds without any answer before it is asked again.
-        attempts: how often it is asked before it counts as unavailable.
+        too_long: bytes of a message that was longer than any of ours; 0 if there was none.
     """
 
-    window: int = 16
-    silence: float = 10.0
-    attempts: int = 3
+    too_long = 0
+
+    def _sock_recv(self, bufsize: int) -> bytes:
+        if bufsize > MAX_PACKET_BYTES:
+            self.too_long = bufsize
+            raise ConnectionError(f"a message of {bufsize} bytes")
+        return bytes(super()._sock_recv(bufsize))
 
 
 class Connection:
@@ -86,16 +96,21 @@ class Connection:
         """
         self._access = access
         self._handlers: dict[str, list[Handler]] = {}
+        self._readings: dict[str, list[Reading]] = {}
         self._on_up: list[Callable[[], None]] = []
         self._lock = threading.Lock()
+        self._turn = threading.Lock()
+        self._ended = False
         self._up = threading.Event()
         self._changed = threading.Condition()
         self._trouble: FederationError | None = None
-        self._client = mqtt.Client(CallbackAPIVersion.VERSION2, client_id=client_id, protocol=mqtt.MQTTv311)
-        self._client.tls_set_context(access.tls())
+        self._client = _Client(CallbackAPIVersion.VERSION2, client_id=client_id, protocol=mqtt.MQTTv311)
+        self._tls = access.tls()
+        self._client.tls_set_context(self._tls)
+        self._client.on_pre_connect = self._take_certificate
         self._client.reconnect_delay_set(1, 30)
         if will is not None:
-            self._client.will_set(will[0], will[1], qos=_QOS, retain=True)
+            self._client.will_set(will[0], will[1], qos=_LISTENING, retain=True)
         self._client.on_connect = self._connected
         self._client.on_connect_fail = self._not_reached
         self._client.on_disconnect = self._disconnected
@@ -110,9 +125,25 @@ class Connection:
 
     def stop(self) -> None:
         """Leave in good order; no last will is published."""
+        with self._turn:
+            self._ended = True
+            self._leave()
+
+    def reconnect(self) -> None:
+        """Connect anew, with the certificate that lies in the files now; what is listened to and read goes on."""
+        with self._turn:
+            if not self._ended:
+                self._leave()
+                self.start()
+
+    def _leave(self) -> None:
         self._client.disconnect()
         self._client.loop_stop()
         self._up.clear()
+
+    def _take_certificate(self, _client: Any, _data: Any) -> None:
+        with suppress(OSError):  # also ssl.SSLError; it goes on with the one it has, and doctor says what is wrong
+            self._tls.load_cert_chain(self._access.certificate, self._access.key)
 
     @property
     def is_up(self) -> bool:
@@ -141,87 +172,61 @@ class Connection:
         self._on_up.append(callback)
 
     def listen(self, topic: str, handler: Handler) -> None:
-        """Hear what is retained at a topic now, and each change, through every reconnection."""
-        self._ask([topic], handler)
+        """Hear what is retained at a topic now, and each change, through every reconnection; 64 KiB at most."""
+        with self._lock:
+            self._handlers.setdefault(topic, []).append(handler)
+        self._subscribe([topic])
 
     def publish(self, topic: str, payload: bytes) -> bool:
         """Publish one retained message; false where there is no connection (say it again when there is one)."""
         if not self.is_up:
             return False
-        return self._client.publish(topic, payload, qos=_QOS, retain=True).rc == MQTTErrorCode.MQTT_ERR_SUCCESS
+        return self._client.publish(topic, payload, qos=_LISTENING, retain=True).rc == MQTTErrorCode.MQTT_ERR_SUCCESS
 
-    def read(self, topics: Iterable[str], *, pace: Pace) -> Generator[tuple[str, bytes]]:
+    def read(self, topics: Iterable[str], *, pace: Pace, limit: int) -> Generator[tuple[str, bytes]]:
         """Read the retained message of each topic, in any order, each once.
 
         Close the iterator (`contextlib.closing`) when leaving early.
 
+        Args:
+            limit: bytes of the largest message that can be right.
+
         Raises:
-            UnavailableError: nothing came for too long. What was yielded before is good.
+            UnavailableError: nothing came for too long, or too slowly. What was yielded before is good.
             UntrustedError: the broker refuses us, or is not this federation's.
+            UntrustedReleaseError: a message is longer than the limit.
         """
-        arrived: SimpleQueue[tuple[str, bytes]] = SimpleQueue()
-        waiting: dict[str, Handler] = {}
-        done: dict[str, Handler] = {}
-        source = iter(topics)
-        asked = 1
-        try:
-            while True:
-                if len(waiting) <= pace.window // 2:
-                    self._release(done)
-                    fresh = {topic: _into(arrived, topic) for topic in islice(source, pace.window - len(waiting))}
-                    waiting.update(fresh)
-                    self._ask_each(fresh)
-                if not waiting:
-                    return
-                try:
-                    topic, payload = arrived.get(timeout=pace.silence)
-                except Empty:
-                    if asked >= pace.attempts or isinstance(self.trouble, UntrustedError):
-                        raise self._nothing_came(waiting, pace) from None
-                    asked += 1
-                    self._subscribe(waiting)
-                    continue
-                if topic in waiting:  # otherwise delivered twice
-                    asked = 1
-                    done[topic] = waiting.pop(topic)
-                    yield topic, payload
-        finally:
-            self._release({**waiting, **done})
+        return Reading(self, topics, pace=pace, limit=limit).messages()
 
-    def _nothing_came(self, waiting: Iterable[str], pace: Pace) -> FederationError:
-        missing = sorted(waiting)
-        seconds = pace.silence * pace.attempts
-        return self.trouble or UnavailableError(
-            f"{self._access} has not sent {missing[0]} and {len(missing) - 1} more within {seconds:g} s",
-            advice="the center has to publish it again",
-        )
-
-    def _ask(self, topics: Iterable[str], handler: Handler) -> None:
-        self._ask_each(dict.fromkeys(topics, handler))
-
-    def _ask_each(self, handlers: dict[str, Handler]) -> None:
+    def ask(self, reading: Reading, topics: Iterable[str]) -> None:
+        """Subscribe for a reading, or again: the broker repeats what it retains."""
+        wanted = list(topics)
         with self._lock:
-            for topic, handler in handlers.items():
-                self._handlers.setdefault(topic, []).append(handler)
-        self._subscribe(handlers)
+            for topic in wanted:
+                readings = self._readings.setdefault(topic, [])
+                if reading not in readings:
+                    readings.append(reading)
+        self._subscribe(wanted)
 
-    def _subscribe(self, topics: Iterable[str]) -> None:
-        wanted = [(topic, _QOS) for topic in topics]
-        if wanted and self.is_up:  # otherwise _connected subscribes to all
-            self._client.subscribe(wanted)
-
-    def _release(self, handlers: dict[str, Handler]) -> None:
+    def release(self, reading: Reading, topics: Iterable[str]) -> None:
+        """Unsubscribe what a reading has no more need of, unless somebody else has."""
+        idle = []
         with self._lock:
-            for topic, handler in handlers.items():
-                remaining = self._handlers.get(topic, [])
-                if handler in remaining:
-                    remaining.remove(handler)
-            idle = [topic for topic in handlers if not self._handlers.get(topic)]
-            for topic in idle:
-                self._handlers.pop(topic, None)
-        handlers.clear()
+            for topic in topics:
+                readings = self._readings.get(topic, [])
+                if reading in readings:
+                    readings.remove(reading)
+                if not readings:
+                    self._readings.pop(topic, None)
+                    if topic not in self._handlers:
+                        idle.append(topic)
         if idle and self.is_up:
             self._client.unsubscribe(idle)
+
+    def _subscribe(self, topics: Iterable[str]) -> None:
+        wanted = [(topic, _LISTENING if topic in self._handlers else _READING) for topic in topics]
+        if wanted and self.is_up:  # otherwise _connected subscribes to all
+            self._client.subscribe(wanted)
 
     def _connected(self, _client: Any, _data: Any, _flags: Any, reason: Any, _properties: Any) -> None:
         if reason.is_failure:
@@ -230,7 +235,7 @@ class Connection:
         self._trouble = None
         self._up.set()
         with self._lock:
-            topics = list(self._handlers)
+            topics = [*self._handlers, *(topic for topic in self._readings if topic not in self._handlers)]
         self._subscribe(topics)
         for callback in self._on_up:
             callback()
@@ -254,7 +259,10 @@ class Connection:
     def _disconnected(self, _client: Any, _data: Any, _flags: Any, reason: Any, _properties: Any) -> None:
         was_up = self.is_up
         self._up.clear()
-        if was_up:
+        if self._client.too_long:
+            self._fail(UnavailableError(f"{self._access} sends a message of {self._client.too_long} bytes: not ours"))
+            self._client.too_long = 0
+        elif was_up:
             self._fail(UnavailableError(f"{self._access} has closed the connection: {reason}"))
         elif not isinstance(self._trouble, UntrustedError):
             self._fail(
@@ -278,18 +286,16 @@ class Connection:
             self._changed.notify_all()
 
     def _arrived(self, _client: Any, _data: Any, message: mqtt.MQTTMessage) -> None:
+        topic, payload = message.topic, bytes(message.payload)
+        if not payload:  # an empty retained message means: nothing here any more
+            return
         with self._lock:
-            handlers = list(self._handlers.get(message.topic, ()))
-        if message.payload:  # an empty retained message means: nothing here any more
-            for handler in handlers:
-                handler(bytes(message.payload))
-
-
-def _into(arrived: SimpleQueue[tuple[str, bytes]], topic: str) -> Handler:
-    def put(payload: bytes) -> None:
-        arrived.put((topic, payload))
-
-    return put
+            handlers = list(self._handlers.get(topic, ())) if len(payload) <= _MAX_NOTE_BYTES else []
+            readings = list(self._readings.get(topic, ()))
+        for handler in handlers:
+            handler(payload)
+        for reading in readings:
+            reading.take(topic, payload)
 
 
 def _send_at_once(_client: Any, _data: Any, connected: Any) -> None:

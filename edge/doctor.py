@@ -11,8 +11,8 @@ from email.utils import parsedate_to_datetime
 from pathlib import Path
 
 import httpx
-from cryptography import x509
 
+from edge import renewal
 from edge.keys import Keys
 from edge.settings import EdgeSettings
 from edge.store import Store
@@ -53,13 +53,13 @@ def _keys(directory: Path) -> Finding:
 
 
 def _certificate(directory: Path, now: datetime) -> Finding:
-    certificate = x509.load_pem_x509_certificate((directory / "keys" / "tls.crt").read_bytes())
+    certificate = renewal.read(directory)
     left = certificate.not_valid_after_utc - now
     if left < _RENEW_BEFORE:
         return Finding(
             check="certificate",
             problem=f"the broker's client certificate ends on {certificate.not_valid_after_utc:%Y-%m-%d}",
-            fix="ask the federation operator for a new token",
+            fix="hanse-edge renew",
         )
     return Finding(check="certificate")
 
@@ -92,7 +92,7 @@ def _gateway(directory: Path, settings: EdgeSettings, now: datetime) -> Finding:
 
 def _broker(directory: Path, settings: EdgeSettings) -> Finding:
     context = ssl.create_default_context(cafile=str(directory / "trust" / "ca.crt"))
-    context.load_cert_chain(directory / "keys" / "tls.crt", directory / "keys" / "tls.key")
+    context.load_cert_chain(directory / renewal.PAIR)
     address = (settings.center.broker_host, settings.center.broker_port)
     try:
         with (

@@ -1,48 +1,27 @@
-"""Releases as python-tuf sees them, with a fetcher that reads retained MQTT messages instead of HTTP (SPEC 9.1)."""
+"""What the federation offers, and how it comes onto this disk: metadata, documents, blocks (SPEC 9.1)."""
 
 import shutil
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
-
-from tuf.api.exceptions import (
-    BadVersionNumberError,
-    DownloadError,
-    DownloadHTTPError,
-    DownloadLengthMismatchError,
-    ExpiredMetadataError,
-    LengthOrHashMismatchError,
-    RepositoryError,
-    UnsignedMetadataError,
-)
 
 # tuf re-exports its public names without saying so to type checkers.
-from tuf.api.metadata import Metadata, Root, TargetFile, Targets  # type: ignore[attr-defined]
-from tuf.ngclient import FetcherInterface, Updater, UpdaterConfig  # type: ignore[attr-defined]
+from tuf.api.metadata import TargetFile  # type: ignore[attr-defined]
 
-from edge import durable
-from edge.assembly import Assembly, Fetched, disk_errors
-from edge.connection import Connection, Pace
-from protocol.blocks import BlockCipher
+from edge.assembly import Assembly, Fetched
+from edge.connection import Connection
+from edge.content_keys import ContentKeys
+from edge.metadata import RetainedFetcher, our_words, read_targets
+from edge.retained import Pace
+from protocol import release
+from protocol.blocks import MAX_PAYLOAD_BYTES, BlockCipher
 from protocol.bundle import MAX_MANIFEST_BYTES, Manifest
-from protocol.errors import (
-    BadSignatureError,
-    ExpiredReleaseError,
-    FederationError,
-    MalformedMessageError,
-    RollbackError,
-    UnavailableError,
-    UntrustedReleaseError,
-)
-from protocol.release import Kind, Offer, is_release
-from protocol.sealing import ContentKey, decrypt
+from protocol.errors import MalformedMessageError, UntrustedReleaseError
+from protocol.release import RELEASED, Offer, Place, Ring, parse_target
+from protocol.sealing import ContentKey
 from protocol.topics import Topics
-
-_ROOT = "root.json"
-_NO_SUCH_ROOT = 404
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,88 +38,94 @@ class Offered:
     target: TargetFile
 
 
-class RetainedFetcher(FetcherInterface):
-    """Hands python-tuf what is retained at a topic; its "URLs" are our topics."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Newest:
+    """All that the federation says now, each word of it signed as TUF demands.
 
-    def __init__(self, connection: Connection, *, topics: Topics, key: ContentKey, pace: Pace) -> None:
-        self._connection = connection
-        self._topics = topics
-        self._key = key
-        self._pace = pace
-        self._newest_root: tuple[int, bytes] | None = None
+    Attributes:
+        bundles: those that are released to some ring, by target name.
+        candidates: bundles that are to be measured and never served, by target name.
+        pace: version -> its reach, as far as one is signed.
+        roster: version and signed document of the newest; its own signature is the caller's to check.
+        policy: likewise, of the newest policy of rings.
+    """
 
-    def _fetch(self, url: str) -> Iterator[bytes]:
-        name = url.removeprefix(self._topics.tuf(""))
-        version = name.removesuffix(f".{_ROOT}")
-        if version.isdigit():
-            return iter([self._root(int(version), url)])
-        return iter([decrypt(self._read(url), key=self._key, topic=url)])
-
-    def _root(self, version: int, topic: str) -> bytes:
-        # On a broker "nothing there" and "not yet arrived" look alike, so root.json says which versions can exist.
-        # It is only a hint: python-tuf checks the signatures of each root on the way.
-        if self._newest_root is None:
-            data = self._read(self._topics.tuf(_ROOT))
-            self._newest_root = (_root_version(data), data)
-        newest, data = self._newest_root
-        if version > newest:
-            raise DownloadHTTPError(f"root {version} does not exist", _NO_SUCH_ROOT)
-        return data if version == newest else self._read(topic)
-
-    def _read(self, topic: str) -> bytes:
-        with closing(self._connection.read([topic], pace=self._pace)) as pieces:
-            return next(pieces)[1]
+    bundles: Mapping[str, Offered]
+    candidates: Mapping[str, Offered]
+    catalogue: Offered | None
+    pace: Mapping[int, int]
+    roster: tuple[int, bytes] | None
+    policy: tuple[int, bytes] | None
 
 
 class Releases:
     """What the federation offers, and how it comes onto this disk."""
 
     def __init__(
-        self, connection: Connection, *, topics: Topics, root: bytes, folder: Path, pace: Pace | None = None
+        self,
+        connection: Connection,
+        *,
+        topics: Topics,
+        keys: ContentKeys,
+        root: bytes,
+        folder: Path,
+        pace: Pace | None = None,
     ) -> None:
         """Prepare.
 
         Args:
+            keys: what was sealed to this edge; may grow meanwhile.
             root: the first TUF root, from the enrolment token.
             folder: for metadata (``tuf/``) and downloads (``blocks/``).
         """
         self._connection = connection
         self._topics = topics
+        self._keys = keys
         self._root = root
         self._metadata = folder / "tuf"
         self._downloads = folder / "blocks"
         self._pace = pace or Pace()
+        self._documents: dict[str, tuple[str, bytes]] = {}
 
-    def newest(self, *, key: ContentKey) -> dict[Kind, Offered]:
-        """Refresh the metadata; the newest release of each kind.
+    def newest(self) -> Newest:
+        """Refresh the metadata; all that they say now.
 
         Raises:
             UnavailableError: the broker does not answer, or nothing is published yet.
             ExpiredReleaseError: only expired metadata are offered: a replay, a dead center, or a wrong clock.
             RollbackError: older metadata than this edge has seen.
             BadSignatureError: not signed by the keys of the root.
+            UntrustedError: encrypted under a key that this edge has not got.
+            UntrustedReleaseError: likewise, they cannot be used.
             NoSpaceError: the disk is full.
         """
-        with _our_words():
-            updater = self._updater(key)
-            updater.refresh()
-            listed = Metadata[Targets].from_file(str(self._metadata / "targets.json")).signed
-            newest: dict[Kind, Offered] = {}
-            for name in sorted(filter(is_release, listed.targets)):
-                target = updater.get_targetinfo(name)
-                if target is None:
-                    raise UntrustedReleaseError(f"{name} is listed and cannot be looked up")
-                offer = Offer.from_custom(name, target.custom)
-                if offer.kind not in newest or newest[offer.kind].offer.version < offer.version:
-                    newest[offer.kind] = Offered(offer=offer, expires=listed.expires, target=target)
-        durable.flush_directory(self._metadata)
-        return newest
+        with our_words():
+            fetcher = self._fetcher()
+            listed = read_targets(self._metadata, base=self._topics.tuf(""), fetcher=fetcher, root=self._root)
+            offered = {
+                name: Offered(offer=Offer.from_custom(name, target.custom), expires=expires, target=target)
+                for name, (target, expires) in listed.items()
+                if parse_target(name)[0] in {*RELEASED[Ring.CANARY], Place.CANDIDATE, Place.CATALOGUE}
+            }
+            paces = [
+                release.Pace.from_custom(name, target.custom)
+                for name, (target, _) in listed.items()
+                if parse_target(name)[0] is Place.PACE
+            ]
+            catalogues = [found for found in offered.values() if found.offer.place is Place.CATALOGUE]
+            return Newest(
+                bundles={name: at for name, at in offered.items() if at.offer.place in RELEASED[Ring.CANARY]},
+                candidates={name: at for name, at in offered.items() if at.offer.place is Place.CANDIDATE},
+                catalogue=max(catalogues, key=lambda found: found.offer.version, default=None),
+                pace={pace.version: pace.reach for pace in paces},
+                roster=self._document(Place.ROSTER, listed, fetcher),
+                policy=self._document(Place.POLICY, listed, fetcher),
+            )
 
     def fetch(
         self,
         offered: Offered,
         *,
-        key: ContentKey,
         known: Sequence[Path] = (),
         progress: Callable[[int, int], None] | None = None,
     ) -> Fetched:
@@ -153,79 +138,66 @@ class Releases:
         Raises:
             UnavailableError: blocks did not arrive; the next call goes on from here.
             DamagedBlockError: a block is not what the manifest names.
+            BadSignatureError: a file is not what the manifest says.
             UntrustedReleaseError: the manifest cannot be believed.
             NoSpaceError: the disk is full.
         """
-        manifest = self._manifest(offered, key)
-        folder = self._downloads / offered.offer.kind
-        assembly = Assembly(manifest, folder=folder, cipher=BlockCipher(key), known=known)
-        missing = assembly.missing()
-        topics = {self._topics.block(block): block for block in missing}
-        with closing(self._connection.read(topics, pace=self._pace)) as pieces:
-            for done, (topic, payload) in enumerate(pieces, start=1):
-                assembly.put(topics[topic], payload)
-                if progress is not None:
-                    progress(done, len(missing))
-        directory = assembly.finish()
-        return Fetched(directory=directory, offer=offered.offer, manifest=manifest, expires=offered.expires)
+        offer = offered.offer
+        manifest, key = self._manifest(offered)
+        folder = self._downloads / (offer.place if offer.place is Place.CANDIDATE else offer.kind)
+        elsewhere = [path for path in self._downloads.glob("*/*") if path.parent != folder]
+        assembly = Assembly(manifest, folder=folder, cipher=BlockCipher(key), known=[*known, *elsewhere])
+        with closing(assembly):
+            missing = assembly.missing()
+            topics = {self._topics.block(block): block for block in missing}
+            messages = self._connection.read(topics, pace=self._pace, limit=MAX_PAYLOAD_BYTES)
+            with closing(messages):
+                for done, (topic, payload) in enumerate(messages, start=1):
+                    assembly.put(topics[topic], payload)
+                    if progress is not None:
+                        progress(done, len(missing))
+            directory = assembly.finish()
+        return Fetched(directory=directory, offer=offer, manifest=manifest, expires=offered.expires)
 
-    def _manifest(self, offered: Offered, key: ContentKey) -> Manifest:
-        if offered.target.length > MAX_MANIFEST_BYTES:
-            raise MalformedMessageError(f"the manifest of {offered.offer.target} has {offered.target.length} bytes")
-        self._downloads.mkdir(parents=True, exist_ok=True)
-        path = self._downloads / f"{offered.offer.kind}.manifest"
-        with _our_words():
-            updater = self._updater(key)
-            if updater.find_cached_target(offered.target, str(path)) is None:
-                updater.download_target(offered.target, str(path))
-        manifest = Manifest.from_bytes(path.read_bytes())
-        if manifest.total_bytes != offered.offer.bytes:
-            raise MalformedMessageError(f"{offered.offer.target} has {manifest.total_bytes} bytes, not as offered")
-        return manifest
+    def _manifest(self, offered: Offered) -> tuple[Manifest, ContentKey]:
+        """The manifest, and the key that it and its blocks are encrypted under."""
+        offer, target = offered.offer, offered.target
+        if target.length > MAX_MANIFEST_BYTES:
+            raise MalformedMessageError(f"the manifest of {offer.target} has {target.length} bytes")
+        with our_words():
+            data, key = self._target(target, self._fetcher())
+        manifest = Manifest.from_bytes(data)
+        if manifest.total_bytes != offer.bytes:
+            raise UntrustedReleaseError(f"{offer.target} has {manifest.total_bytes} bytes, {offer.bytes} were offered")
+        if manifest.bundle_digest != offer.sha256:
+            raise UntrustedReleaseError(f"{offer.target} holds other files than were offered")
+        return manifest, key
 
-    def _updater(self, key: ContentKey) -> Updater:
-        self._metadata.mkdir(parents=True, exist_ok=True)
-        base = self._topics.tuf("")
-        return Updater(
-            str(self._metadata),
-            base,
-            target_base_url=base,
-            fetcher=RetainedFetcher(self._connection, topics=self._topics, key=key, pace=self._pace),
-            config=UpdaterConfig(prefix_targets_with_hash=True),
-            bootstrap=self._root,
-        )
+    def _document(
+        self, place: Place, listed: Mapping[str, tuple[TargetFile, datetime]], fetcher: RetainedFetcher
+    ) -> tuple[int, bytes] | None:
+        """Number and content of the newest target at a place; it is downloaded once a process."""
+        numbers = [number for at, number in map(parse_target, listed) if at is place]
+        if not numbers:
+            return None
+        number = max(numbers)
+        target, _ = listed[release.target_name(place, number)]
+        sha256, data = self._documents.get(place, ("", b""))
+        if sha256 != target.hashes["sha256"]:
+            data, _ = self._target(target, fetcher)
+            self._documents[place] = (target.hashes["sha256"], data)
+        return number, data
+
+    def _target(self, target: TargetFile, fetcher: RetainedFetcher) -> tuple[bytes, ContentKey]:
+        if target.length > MAX_MANIFEST_BYTES or "sha256" not in target.hashes:
+            raise UntrustedReleaseError(f"{target.path} of {target.length} bytes is no target of ours")
+        data, key = fetcher.read(self._topics.tuf(target.get_prefixed_paths()[0]), target.length)
+        target.verify_length_and_hashes(data)
+        return data, key
+
+    def _fetcher(self) -> RetainedFetcher:
+        return RetainedFetcher(self._connection, topics=self._topics, keys=self._keys, pace=self._pace)
 
     def forget_downloads(self) -> None:
         """Remove what was fetched and is installed, or will not be."""
         shutil.rmtree(self._downloads, ignore_errors=True)
-
-
-def _root_version(data: bytes) -> int:
-    root: Metadata[Any] = Metadata.from_bytes(data)
-    if not isinstance(root.signed, Root):
-        raise MalformedMessageError("what is published as TUF root is none")
-    return root.signed.version
-
-
-@contextmanager
-def _our_words() -> Iterator[None]:
-    """Say python-tuf's errors in ours."""
-    try:
-        with disk_errors("cannot store the release metadata"):
-            yield
-    except DownloadLengthMismatchError as error:
-        raise UntrustedReleaseError(f"longer than signed metadata allow: {error}") from error
-    except DownloadError as error:
-        if isinstance(error.__cause__, FederationError):
-            raise error.__cause__ from None
-        raise UnavailableError(f"release metadata cannot be read: {error}") from error
-    except ExpiredMetadataError as error:
-        raise ExpiredReleaseError(
-            f"the release metadata have expired: {error}", advice="check this machine's clock, then the center"
-        ) from error
-    except BadVersionNumberError as error:
-        raise RollbackError(f"older or mixed release metadata: {error}") from error
-    except (UnsignedMetadataError, LengthOrHashMismatchError) as error:
-        raise BadSignatureError(f"the release metadata are not signed as they must be: {error}") from error
-    except RepositoryError as error:
-        raise UntrustedReleaseError(f"the release metadata cannot be used: {error}") from error

@@ -1,110 +1,70 @@
-"""Two slots: a release is installed in the idle one, tried, and committed by one atomic rename.
+"""Two slots: a release is installed in the idle one, tried out, and committed or taken back by one rename (SPEC 9.11).
 
 slots/a/ slots/b/       the files           slots/a.json slots/b.json   what is in them; written when complete
-slots/committed         "a" or "b"          slots/refused.json          release that did not load, never tried again
-catalogue/<version>/    the files           catalogue/<version>.json    likewise
+slots/standing.json     which slot is committed, which is on trial, what was refused
+
+On the disk lie at most two slots, one candidate, one download for either of these, the newest catalogue, those that
+slots and candidate need, and a download of one more: five bundles and five catalogues, however long an edge runs.
 """
 
-import errno
 import shutil
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Self, TypeVar
 
 from edge import durable
 from edge.assembly import Fetched, disk_errors, measure
-from protocol import canonical, card
-from protocol.bundle import CARD, FileDigest, Manifest, check_directory
-from protocol.card import CATALOGUE_FILE, BundleCard, CatalogueCard
-from protocol.errors import MalformedMessageError, RollbackError, UntrustedReleaseError
+from edge.candidates import Candidates
+from edge.catalogues import Catalogues
+from edge.installed import Installed, resettle, settle
+from edge.slots import OTHER, OnTrial, Refusal, Standing
+from protocol import card
+from protocol.bundle import CARD, check_directory
+from protocol.card import CATALOGUE_FILE, BundleCard, Card, CatalogueCard
+from protocol.errors import (
+    BadSignatureError,
+    MalformedMessageError,
+    OutOfTurnError,
+    RollbackError,
+    UntrustedReleaseError,
+)
 from protocol.identity import FederationId
 from protocol.release import Kind, Offer, check_installable
-from protocol.sealing import digest
-
-Loaded = TypeVar("Loaded")
-
-_OTHER = {"a": "b", "b": "a"}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Installed:
-    """A complete release on this disk.
-
-    Attributes:
-        directory: its files; nothing changes them while they are committed.
-        sha256: digest of the signed manifest.
-        files: every file, as the manifest lists it.
-    """
-
-    directory: Path
-    offer: Offer
-    sha256: str
-    files: dict[str, FileDigest]
-
-    def read_card(self) -> BundleCard | CatalogueCard:
-        """The card that came with it.
-
-        Raises:
-            MalformedMessageError: not a card of its kind.
-        """
-        return card.parse(self.offer.kind, (self.directory / CARD).read_bytes())
-
-    def to_bytes(self) -> bytes:
-        return canonical.encode(
-            {
-                "format": 1,
-                "custom": self.offer.to_custom(),
-                "sha256": self.sha256,
-                "files": {path: file.to_json() for path, file in self.files.items()},
-            }
-        )
-
-    @classmethod
-    def of(cls, directory: Path, offer: Offer, manifest: Manifest) -> Self:
-        files = {path: entry.file for path, entry in manifest.files.items()}
-        return cls(directory=directory, offer=offer, sha256=digest(manifest.to_bytes()), files=files)
-
-    @classmethod
-    def load(cls, directory: Path) -> Self | None:
-        """What the record beside a directory says, if there is one and the files are there."""
-        try:
-            value = canonical.decode(_record(directory).read_bytes())
-        except (FileNotFoundError, MalformedMessageError):
-            return None
-        match value:
-            case {"format": 1, "custom": {"kind": kind, "version": version} as custom, "sha256": sha256, "files": rows}:
-                files = {path: FileDigest.from_json(path, row) for path, row in rows.items()}
-                offer = Offer.from_custom(f"{kind}/{version}.json", custom)
-                found = cls(directory=directory, offer=offer, sha256=sha256, files=files)
-                return found if found.is_whole() else None
-            case _:
-                return None
-
-    def is_whole(self) -> bool:
-        """Do all files exist with their right size? Cheap enough for every start."""
-        paths = {self.directory / path: file.size for path, file in self.files.items()}
-        return all(path.is_file() and path.stat().st_size == size for path, size in paths.items())
 
 
 class Installer:
-    """Installs releases and catalogues under an edge's folder; one process at a time."""
+    """Installs releases and catalogues under an edge's folder; one process at a time, any number may look."""
 
     def __init__(self, folder: Path, *, federation: FederationId, edge_version: str) -> None:
         self._slots = folder / "slots"
-        self._catalogues = folder / "catalogue"
+        self._downloads = folder / "blocks"
+        self._catalogues = Catalogues(folder)
+        self._candidates = Candidates(folder)
         self._federation = federation
         self._edge_version = edge_version
 
     def bundle(self) -> Installed | None:
-        """The committed bundle; the other slot's if the committed one is damaged; None before the first."""
-        name = self._committed()
-        return Installed.load(self._slots / name) or Installed.load(self._slots / _OTHER[name])
+        """The committed bundle; the other slot's if that is damaged and the other was committed once."""
+        committed = self.standing().committed
+        return Installed.load(self._slots / committed) if committed else None
+
+    def on_trial(self) -> Installed | None:
+        """The bundle that is being tried out."""
+        trial = self.standing().trial
+        return Installed.load(self._slots / trial.slot) if trial else None
+
+    def slots(self) -> list[Installed]:
+        """What lies whole in the slots."""
+        return [found for name in OTHER if (found := Installed.load(self._slots / name)) is not None]
+
+    def candidate(self) -> Installed | None:
+        """The bundle that is there to be measured."""
+        return self._candidates.newest()
 
     def catalogue(self) -> Installed | None:
         """The newest installed catalogue."""
-        return max(self._all_catalogues(), key=lambda found: found.offer.version, default=None)
+        return self._catalogues.newest()
 
     def catalogue_of(self, bundle: BundleCard) -> Installed:
         """The catalogue whose rows a bundle's item numbers are.
@@ -112,84 +72,144 @@ class Installer:
         Raises:
             UntrustedReleaseError: it is not installed.
         """
-        for found in self._all_catalogues():
-            if found.files[CATALOGUE_FILE].sha256 == bundle.catalogue_sha256:
-                return found
-        raise UntrustedReleaseError(
-            f"bundle {bundle.version} needs catalogue {bundle.catalogue_version}, which is not installed"
-        )
+        return self._catalogues.of(bundle)
+
+    def known(self, kind: Kind) -> list[Path]:
+        """Directories whose blocks the next release of this kind may share."""
+        if kind is Kind.BUNDLE:
+            slots = [slot for name in OTHER if (slot := self._slots / name).is_dir()]
+            return slots + [found.directory for found in (self.candidate(),) if found]
+        newest = self.catalogue()
+        return [newest.directory] if newest else []
+
+    def is_proven(self, sha256: str) -> bool:
+        """Has this bundle been committed here before? Then it needs no second trial."""
+        return sha256 in self.standing().proven
 
     def check(self, offer: Offer, *, expires: datetime, now: datetime) -> None:
         """Would this release be installed? Ask before fetching it.
 
         Raises:
-            RollbackError: not newer, a superseded center's, or one that did not load on this edge.
+            RollbackError: not newer, a superseded center's, or one that this edge has gone back from.
             ExpiredReleaseError: its metadata are too old.
             UntrustedReleaseError: it needs newer edge software.
         """
-        installed = self.bundle() if offer.kind is Kind.BUNDLE else self.catalogue()
-        present = [found for found in (self.bundle(), self.catalogue()) if found is not None]
+        bundles = [found for found in (self.bundle(), self.on_trial()) if found is not None]
+        catalogue = self.catalogue()
+        present = [*bundles, catalogue] if catalogue else bundles
+        versions = [found.offer.version for found in present if found.offer.kind is offer.kind]
         check_installable(
             offer,
-            installed_version=installed.offer.version if installed else 0,
+            installed_version=max(versions, default=0),
             center_epoch_seen=max((found.offer.epoch for found in present), default=0),
             edge_version=self._edge_version,
             expires=expires,
             now=now,
         )
-        if offer.kind is Kind.BUNDLE and (refused := self._refused()).get("version") == offer.version:
-            raise RollbackError(f"{offer.target} was tried and taken back: {refused['why']}")
+        refusal = self.standing().refusal_of(offer.version) if offer.kind is Kind.BUNDLE else None
+        if refusal is not None:
+            raise RollbackError(f"{offer.target} was tried and taken back: {refusal.why}")
 
-    def install(self, fetched: Fetched, *, load: Callable[[Path], Loaded], now: datetime) -> Loaded:
-        """Install a bundle in the idle slot, warm it up, commit.
+    def adopt(self, offer: Offer, *, expires: datetime, now: datetime) -> Installed | None:
+        """Take up a bundle whose files lie here already: in a slot, or as the candidate. None: they have to be fetched.
+
+        The committed slot stays where it is, only its record changes; anything else ends up whole in the idle slot.
+
+        Raises:
+            RollbackError: see `check`; so do ExpiredReleaseError and UntrustedReleaseError.
+            OutOfTurnError: a trial is going on.
+            NoSpaceError: the disk is full.
+        """
+        self.check(offer, expires=expires, now=now)
+        self._check_idle()
+        for found in [self.bundle(), *self.slots(), self.candidate()]:
+            if found is None or found.sha256 != offer.sha256:
+                continue
+            try:
+                found.check_bytes()
+                self._check_bundle(found.read_card(), offer)
+            except (BadSignatureError, UntrustedReleaseError, MalformedMessageError):
+                continue  # damaged since: the road brings what is missing
+            with disk_errors(f"cannot take up {offer.target}"):
+                return self._take_up(found, offer)
+        return None
+
+    def install(self, fetched: Fetched, *, now: datetime) -> Installed:
+        """Install a bundle in the idle slot; it is not tried and not served yet.
 
         Args:
             fetched: its directory is moved into the slot.
-            load: loads and warms up what will serve; whatever it raises, the old release stays.
-
-        Returns:
-            What `load` returned; swap to it between two requests.
 
         Raises:
             RollbackError: see `check`; so do ExpiredReleaseError and UntrustedReleaseError.
             BadSignatureError: the disk does not hold what was signed.
-            UntrustedReleaseError: it needs a catalogue that is missing, or does not load.
+            UntrustedReleaseError: it needs a catalogue that is missing.
+            OutOfTurnError: a trial is going on.
             NoSpaceError: the disk is full; the old release is intact.
         """
         self.check(fetched.offer, expires=fetched.expires, now=now)
-        _check_files(fetched, self._check_bundle)
-        slot = self._idle_slot()
+        self._check_idle()
+        self._check_bundle(_read_checked(fetched), fetched.offer)
         with disk_errors(f"cannot install {fetched.offer.target}"):
-            _move(fetched.directory, slot)
-            check_directory(fetched.manifest, measure(slot))
-        try:
-            loaded = load(slot)
-        except Exception as error:
-            self._refuse(fetched.offer, why=str(error))
-            shutil.rmtree(slot)
-            raise UntrustedReleaseError(f"{fetched.offer.target} does not load: {error}") from error
-        with disk_errors(f"cannot commit {fetched.offer.target}"):
-            durable.write(_record(slot), Installed.of(slot, fetched.offer, fetched.manifest).to_bytes())
-            durable.write(self._slots / "committed", slot.name.encode())
-        return loaded
+            return settle(fetched, self._idle_slot())
 
-    def go_back(self, *, why: str) -> Installed:
-        """Take the committed bundle back; the one before serves again.
+    def begin_trial(self, installed: Installed, *, now_ms: int) -> None:
+        """Note on disk that this is about to be tried, before any of it is loaded.
 
         Raises:
-            UntrustedReleaseError: there is none before it.
+            OutOfTurnError: there is a trial already, or this one serves.
         """
-        name = self._committed()
-        current, before = Installed.load(self._slots / name), Installed.load(self._slots / _OTHER[name])
-        if before is None:
-            raise UntrustedReleaseError("there is no older release in the other slot")
-        if current is not None:
-            self._refuse(current.offer, why=why)
-        durable.write(self._slots / "committed", _OTHER[name].encode())
-        return before
+        trial = OnTrial(
+            slot=installed.directory.name,
+            version=installed.offer.version,
+            sha256=installed.sha256,
+            since_ms=now_ms,
+        )
+        self._write(self.standing().begin(trial))
+
+    def commit(self, installed: Installed) -> None:
+        """From now on this serves, also after a restart; a trial ends with it."""
+        self._write(self.standing().commit(installed.directory.name, installed.sha256))
+        self._candidates.remove(up_to=installed.offer.version)
+
+    def end_trial(self) -> None:
+        """The committed slot serves again; nothing is held against what was tried."""
+        self._write(self.standing().end_trial())
+
+    def refuse(self, offer: Offer, *, why: str) -> None:
+        """Go back from a release, or never begin it: it is not tried again."""
+        refusal = Refusal(version=offer.version, sha256=offer.sha256, why=why)
+        self._write(self.standing().refuse(refusal))
+
+    def start(self, *, max_boots: int) -> Refusal | None:
+        """Called once when the process starts: a release on trial under which it keeps crashing is refused.
+
+        Args:
+            max_boots: so often a crashed process comes back to the release on trial.
+
+        Returns:
+            What was refused now.
+        """
+        standing = self.standing()
+        trial = standing.trial
+        if trial is None:
+            return None
+        if trial.starts <= max_boots:
+            self._write(standing.start())
+            return None
+        why = f"the edge crashed {trial.starts} times during its trial"
+        refusal = Refusal(version=trial.version, sha256=trial.sha256, why=why)
+        self._write(standing.refuse(refusal))
+        return refusal
+
+    def rest(self) -> None:
+        """Called when the process ends in good order."""
+        standing = self.standing()
+        if standing.trial is not None:
+            self._write(standing.rest())
 
     def install_catalogue(self, fetched: Fetched, *, now: datetime) -> Installed:
-        """Install a shared catalogue; older ones stay while a slot needs them.
+        """Install a shared catalogue; older ones stay while a bundle on this disk needs them.
 
         Raises:
             RollbackError: see `check`; so do ExpiredReleaseError and UntrustedReleaseError.
@@ -197,24 +217,92 @@ class Installer:
             NoSpaceError: the disk is full.
         """
         self.check(fetched.offer, expires=fetched.expires, now=now)
-        _check_files(fetched, _check_catalogue)
-        place = self._catalogues / str(fetched.offer.version)
-        installed = Installed.of(place, fetched.offer, fetched.manifest)
-        with disk_errors(f"cannot install {fetched.offer.target}"):
-            _move(fetched.directory, place)
-            check_directory(fetched.manifest, measure(place))
-            durable.write(_record(place), installed.to_bytes())
-            self._remove_unused_catalogues(newest=fetched.offer.version)
-        return installed
+        _check_catalogue(_read_checked(fetched), fetched.offer)
+        bundles = [*self.slots(), self.candidate()]
+        return self._catalogues.install(fetched, bundles=[found for found in bundles if found is not None])
 
-    def known(self, kind: Kind) -> list[Path]:
-        """Directories whose blocks the next release of this kind may share."""
-        if kind is Kind.BUNDLE:
-            return [slot for name in "ab" if (slot := self._slots / name).is_dir()]
-        newest = self.catalogue()
-        return [newest.directory] if newest else []
+    def check_candidate(self, offer: Offer, *, expires: datetime, now: datetime) -> None:
+        """Would this candidate be kept? Ask before fetching it.
 
-    def _check_bundle(self, found: BundleCard | CatalogueCard, offer: Offer) -> None:
+        Raises:
+            RollbackError: it is here already, or see `check`.
+        """
+        self.check(offer, expires=expires, now=now)
+        known = self.candidate()
+        if known is not None and offer.version <= known.offer.version:
+            raise RollbackError(f"candidate {offer.version} is not newer than candidate {known.offer.version}")
+
+    def install_candidate(self, fetched: Fetched, *, now: datetime) -> Installed:
+        """Keep a candidate, to be measured; older ones go.
+
+        Raises:
+            RollbackError: see `check_candidate`; so do ExpiredReleaseError and UntrustedReleaseError.
+            BadSignatureError: the disk does not hold what was signed.
+            UntrustedReleaseError: it needs a catalogue that is missing.
+            NoSpaceError: the disk is full.
+        """
+        self.check_candidate(fetched.offer, expires=fetched.expires, now=now)
+        self._check_bundle(_read_checked(fetched), fetched.offer)
+        return self._candidates.install(fetched)
+
+    def remove_candidate(self, candidate: Installed) -> None:
+        """It is not to be measured after all."""
+        self._candidates.remove(up_to=candidate.offer.version)
+
+    def sweep(self) -> None:
+        """Remove what interrupted downloads have left, once nothing is on its way."""
+        for folder in self._downloads.glob("*"):
+            for left in folder.glob("*") if folder.is_dir() else ():
+                shutil.rmtree(left, ignore_errors=True)
+
+    def standing(self) -> Standing:
+        """How the slots stand, as far as their files bear it out."""
+        try:
+            standing = Standing.from_bytes((self._slots / "standing.json").read_bytes())
+        except FileNotFoundError:
+            return Standing()
+        except MalformedMessageError:
+            return self._guessed()
+        trial = standing.trial
+        if trial is not None and not self._holds(trial.slot, [trial.sha256]):
+            standing = standing.end_trial()
+        name = standing.committed
+        if name and not self._holds(name, standing.proven):
+            other = OTHER[name] if self._holds(OTHER[name], standing.proven) else ""
+            standing = replace(standing, committed=other)
+        return standing
+
+    def _holds(self, slot: str, digests: Iterable[str]) -> bool:
+        """Does a slot hold one of these bundles, whole? What was never committed stands in for nothing."""
+        found = Installed.load(self._slots / slot)
+        return found is not None and found.sha256 in digests
+
+    def _guessed(self) -> Standing:
+        """The file is damaged: of two slots the older release, since the newer may be on trial."""
+        if not (found := self.slots()):
+            return Standing()
+        oldest = min(found, key=lambda one: one.offer.version)
+        return Standing().commit(oldest.directory.name, oldest.sha256)
+
+    def _take_up(self, found: Installed, offer: Offer) -> Installed:
+        serving = self.bundle()
+        if serving is not None and found.directory == serving.directory:
+            taken = Installed(directory=found.directory, offer=offer, files=found.files)
+            taken.save()
+            return taken
+        idle = self._idle_slot()
+        if found.directory != idle:
+            return resettle(found, idle, offer)
+        taken = Installed(directory=idle, offer=offer, files=found.files)
+        taken.save()
+        return taken
+
+    def _check_idle(self) -> None:
+        trial = self.standing().trial
+        if trial is not None:
+            raise OutOfTurnError(f"release {trial.version} is on trial, its slot is not free")
+
+    def _check_bundle(self, found: Card, offer: Offer) -> None:
         if not isinstance(found, BundleCard) or found.federation != self._federation:
             raise UntrustedReleaseError(f"{offer.target} is no bundle of federation {self._federation}")
         if found.version > offer.version:
@@ -222,77 +310,25 @@ class Installer:
         self.catalogue_of(found)
 
     def _idle_slot(self) -> Path:
-        # Not simply "the other than committed": if the committed one is damaged, the other one serves.
-        serving = self.bundle()
-        return self._slots / (_OTHER[serving.directory.name] if serving else "a")
+        committed = self.standing().committed
+        return self._slots / (OTHER[committed] if committed else "a")
 
-    def _committed(self) -> str:
-        try:
-            name = (self._slots / "committed").read_text("ascii").strip()
-        except FileNotFoundError:
-            return "a"
-        return name if name in _OTHER else "a"
-
-    def _all_catalogues(self) -> list[Installed]:
-        places = [path for path in self._catalogues.glob("*") if path.name.isdigit()]
-        return [found for place in places if (found := Installed.load(place)) is not None]
-
-    def _remove_unused_catalogues(self, *, newest: int) -> None:
-        slots = [found for name in "ab" if (found := Installed.load(self._slots / name)) is not None]
-        cards = [found.read_card() for found in slots]
-        needed = {found.catalogue_sha256 for found in cards if isinstance(found, BundleCard)}
-        for place in [path for path in self._catalogues.glob("*") if path.name.isdigit()]:
-            found = Installed.load(place)
-            wanted = found is not None and found.files[CATALOGUE_FILE].sha256 in needed
-            if place.name != str(newest) and not wanted:
-                _clear(place)
-
-    def _refused(self) -> dict[str, Any]:
-        try:
-            value = canonical.decode((self._slots / "refused.json").read_bytes())
-        except (FileNotFoundError, MalformedMessageError):
-            return {}
-        return value if isinstance(value, dict) else {}
-
-    def _refuse(self, offer: Offer, *, why: str) -> None:
-        record = canonical.encode({"version": offer.version, "why": why[:500]})
-        durable.write(self._slots / "refused.json", record)
+    def _write(self, standing: Standing) -> None:
+        with disk_errors("cannot note which slot serves"):
+            durable.write(self._slots / "standing.json", standing.to_bytes())
 
 
-def _record(directory: Path) -> Path:
-    return directory.with_name(f"{directory.name}.json")
-
-
-def _check_files(fetched: Fetched, check_card: Callable[[BundleCard | CatalogueCard, Offer], None]) -> None:
+def _read_checked(fetched: Fetched) -> Card:
+    """The card of a download whose files are those that were signed and that the card lists."""
     found = measure(fetched.directory)
     check_directory(fetched.manifest, found)
+    if fetched.manifest.bundle_digest != fetched.offer.sha256:
+        raise UntrustedReleaseError(f"the files of {fetched.offer.target} are not those that it offers")
     read = card.parse(fetched.offer.kind, (fetched.directory / CARD).read_bytes())
     card.check_listed(read, found)
-    check_card(read, fetched.offer)
+    return read
 
 
-def _check_catalogue(found: BundleCard | CatalogueCard, offer: Offer) -> None:
+def _check_catalogue(found: Card, offer: Offer) -> None:
     if not isinstance(found, CatalogueCard) or CATALOGUE_FILE not in found.files:
         raise UntrustedReleaseError(f"{offer.target} holds no {CATALOGUE_FILE}")
-
-
-def _clear(place: Path) -> None:
-    # The record goes first: a directory without one is never served, however much of it is left.
-    _record(place).unlink(missing_ok=True)
-    place.parent.mkdir(parents=True, exist_ok=True)
-    durable.flush_directory(place.parent)
-    if place.exists():
-        shutil.rmtree(place)
-
-
-def _move(source: Path, place: Path) -> None:
-    _clear(place)
-    try:
-        source.rename(place)
-    except OSError as error:
-        if error.errno != errno.EXDEV:
-            raise
-        shutil.copytree(source, place)
-        measure(place, flush=True)
-        shutil.rmtree(source)
-    durable.flush_directory(place.parent)

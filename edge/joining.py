@@ -9,7 +9,7 @@ import httpx
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from edge import durable, settings
+from edge import durable, renewal, settings
 from edge.keys import Keys
 from edge.settings import PolicySettings
 from protocol import cohort
@@ -50,11 +50,16 @@ def join(token_text: str, *, directory: Path, serving_port: int, min_cohort: int
         raise BadInputError(f"{directory} has joined a federation already", advice="use another folder with --dir")
     token = Token.from_text(token_text)
     keys = _own_keys(directory / "keys")
-    request = EnrolmentRequest(member=keys.member(token.site), certificate_request=keys.certificate_request(token.site))
+    key = renewal.new_key()
+    request = EnrolmentRequest(
+        member=keys.member(token.site), certificate_request=renewal.certificate_request(token.site, key)
+    )
     answer = _ask(token, request.sign(keys.identity))
     if sha256(answer.root.encode()).digest() != token.root_sha256:
         raise BadSignatureError("the first root of trust is not the one in the token", advice="ask for a new token")
-    _keep(token, answer, keys, directory)
+    authority = x509.load_der_x509_certificate(token.authority)
+    renewal.keep(directory, answer.certificate, key=key, authority=authority)
+    _keep(token, answer, authority, directory)
     text = _settings_text(token, answer, serving_port=serving_port, min_cohort=min_cohort)
     durable.write(directory / settings.FILE_NAME, text.encode())
     return Joined(site=token.site, federation=token.federation, directory=directory)
@@ -62,7 +67,7 @@ def join(token_text: str, *, directory: Path, serving_port: int, min_cohort: int
 
 def _own_keys(folder: Path) -> Keys:
     """The keys of an attempt that died half-way, or new ones."""
-    if (folder / "tls.key").exists():
+    if (folder / "node.key").exists():
         return Keys.load(folder)
     keys = Keys.generate()
     keys.save(folder)
@@ -96,22 +101,13 @@ def _ask(token: Token, body: bytes) -> EnrolmentAnswer:
         raise UnavailableError(f"the center's answer cannot be read: {error}") from error
 
 
-def _keep(token: Token, answer: EnrolmentAnswer, keys: Keys, directory: Path) -> None:
-    """Store what was pinned and what was given, after checking that the certificate is for our key."""
-    try:
-        certificate = x509.load_pem_x509_certificate(answer.certificate.encode())
-        authority = x509.load_der_x509_certificate(token.authority)
-        certificate.verify_directly_issued_by(authority)
-    except Exception as error:
-        raise BadSignatureError("the client certificate is not from this federation's authority") from error
-    if certificate.public_key() != keys.tls.public_key():
-        raise BadSignatureError("the client certificate is for another key")
+def _keep(token: Token, answer: EnrolmentAnswer, authority: x509.Certificate, directory: Path) -> None:
+    """Store what was pinned."""
+    durable.write(directory / renewal.AUTHORITY, authority.public_bytes(Encoding.PEM))
     trust = directory / "trust"
-    durable.write(trust / "ca.crt", authority.public_bytes(Encoding.PEM))
     durable.write(trust / "roster.pub", token.roster_key.hex().encode() + b"\n")
     durable.write(trust / "center.pub", token.center_key.hex().encode() + b"\n")
     durable.write(trust / "root.json", answer.root.encode())
-    durable.write(directory / "keys" / "tls.crt", certificate.public_bytes(Encoding.PEM))
 
 
 def _settings_text(token: Token, answer: EnrolmentAnswer, *, serving_port: int, min_cohort: int) -> str:

@@ -4,8 +4,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
@@ -16,7 +14,6 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
     load_pem_private_key,
 )
-from cryptography.x509.oid import NameOID
 
 from edge import durable
 from protocol.errors import BadInputError
@@ -26,19 +23,17 @@ from protocol.sealing import SealingKey
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Keys:
-    """All private keys of one edge.
+    """The private keys of one edge; that of its client certificate comes and goes (`edge.renewal`).
 
     Attributes:
         identity: Ed25519, signs what the edge says.
         seal: opens content keys of releases.
         node: EC P-384, authenticates the Flower node.
-        tls: EC P-256, of the client certificate for the broker.
     """
 
     identity: Ed25519PrivateKey
     seal: SealingKey
     node: ec.EllipticCurvePrivateKey
-    tls: ec.EllipticCurvePrivateKey
 
     @classmethod
     def generate(cls) -> Self:
@@ -46,7 +41,6 @@ class Keys:
             identity=Ed25519PrivateKey.generate(),
             seal=SealingKey.generate(),
             node=ec.generate_private_key(ec.SECP384R1()),
-            tls=ec.generate_private_key(ec.SECP256R1()),
         )
 
     def save(self, folder: Path) -> None:
@@ -55,7 +49,6 @@ class Keys:
             "identity": _pem(self.identity),
             "seal": self.seal.to_bytes(),
             "node": _pem(self.node),
-            "tls": _pem(self.tls),
         }
         for name, data in pems.items():
             durable.write(folder / f"{name}.key", data, private=True)
@@ -68,17 +61,13 @@ class Keys:
             BadInputError: a key is missing or damaged.
         """
         identity = _load(folder / "identity.key")
-        node, tls = _load(folder / "node.key"), _load(folder / "tls.key")
+        node = _load(folder / "node.key")
         try:
             seal = SealingKey.from_bytes((folder / "seal.key").read_bytes())
         except (OSError, ValueError) as error:
             raise BadInputError(f"{folder / 'seal.key'} cannot be read: {error}", advice=_RESTORE) from error
-        if (
-            isinstance(identity, Ed25519PrivateKey)
-            and isinstance(node, ec.EllipticCurvePrivateKey)
-            and isinstance(tls, ec.EllipticCurvePrivateKey)
-        ):
-            return cls(identity=identity, seal=seal, node=node, tls=tls)
+        if isinstance(identity, Ed25519PrivateKey) and isinstance(node, ec.EllipticCurvePrivateKey):
+            return cls(identity=identity, seal=seal, node=node)
         raise BadInputError(f"a key in {folder} is of another kind than its name says", advice=_RESTORE)
 
     def member(self, edge: EdgeId) -> Member:
@@ -89,12 +78,6 @@ class Keys:
             seal=self.seal.public_bytes(),
             node=self.node.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo),
         )
-
-    def certificate_request(self, edge: EdgeId) -> str:
-        """PEM request for the broker's client certificate."""
-        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, edge)])
-        request = x509.CertificateSigningRequestBuilder().subject_name(subject).sign(self.tls, hashes.SHA256())
-        return request.public_bytes(Encoding.PEM).decode("ascii")
 
 
 _RESTORE = "restore the keys folder, or join again in a new folder"

@@ -11,7 +11,10 @@ import torch
 from edge import tuning
 from edge.books import Books
 from edge.children import end_with_parent
+from edge.figures import EvaluationLesson, HealthLesson, Load
 from edge.flower_node import FlowerNode, build_client_app
+from edge.installed import Installed
+from edge.installer import Installer
 from edge.keys import Keys, load_public
 from edge.ledger import Ledger
 from edge.lessons import LastWeights, PopularityLesson, TrainingLesson
@@ -20,6 +23,8 @@ from edge.participation import Participation
 from edge.ratchet import Ratchet
 from edge.settings import EdgeSettings
 from edge.spending import Spending
+from edge.store import Store
+from edge.trial_record import TrialRecord
 from protocol.announcement import Purpose
 from protocol.errors import UnavailableError
 from protocol.identity import edge_id, federation_id
@@ -35,7 +40,8 @@ def learn(directory: Path, settings: EdgeSettings) -> None:
         NotAdmittedError: the center keeps turning this edge away.
     """
     end_with_parent()
-    if tuning.open_installer(directory, settings).catalogue() is None:
+    installer = tuning.open_installer(directory, settings)
+    if installer.catalogue() is None:
         raise UnavailableError("the shared catalogue has not arrived yet", advice="the next round may find it")
     torch.set_num_threads(settings.training.threads)
     books = functools.cache(lambda: Books.read(directory, settings))
@@ -58,6 +64,12 @@ def learn(directory: Path, settings: EdgeSettings) -> None:
                 users_share=settings.privacy.users_share,
                 last=LastWeights(path=directory / "last-weights", max_move=settings.policy.max_move),
             ),
+            Purpose.EVALUATE.value: EvaluationLesson(
+                candidate=lambda number: _loading(installer, installer.candidate(), number=number),
+                serving=lambda: _loading(installer, installer.bundle()),
+                store=lambda: Store.open(directory / "store.db", durability=settings.store.durability),
+            ),
+            Purpose.HEALTH.value: HealthLesson(record=lambda: TrialRecord.read(directory)),
         },
         now_ms=lambda: time.time_ns() // 1_000_000,
     )
@@ -70,3 +82,10 @@ def learn(directory: Path, settings: EdgeSettings) -> None:
     )
     _log.info("learner ready")
     node.run(threading.Event(), idle=settings.training.idle_seconds)
+
+
+def _loading(installer: Installer, found: Installed | None, *, number: int | None = None) -> Load | None:
+    """How to load what lies there, if it is there and of this number."""
+    if found is None or number not in {None, found.offer.version}:
+        return None
+    return lambda: tuning.load_release(installer, found)

@@ -33,7 +33,8 @@ class Question:
 
     Attributes:
         name: the purpose, and the weights or the window it is about.
-        statistic: events count once in each; empty where an event may count again, as in training.
+        statistic: events count once in each; empty where an event may count again, as in training or when
+            a candidate is measured.
     """
 
     name: str
@@ -44,7 +45,8 @@ class Question:
         subject = f"{asked.purpose.value} {asked.submodel}"
         if asked.purpose is Purpose.TRAIN:
             return cls(name=f"{subject} {asked.weights_sha256.hex()}")
-        return cls(name=f"{subject} window {asked.window}", statistic=subject)
+        statistic = "" if asked.purpose is Purpose.EVALUATE else subject
+        return cls(name=f"{subject} window {asked.window}", statistic=statistic)
 
 
 class Ledger:

@@ -18,6 +18,7 @@ from protocol.errors import MalformedMessageError, PeerMisbehavedError, RefusedB
 from protocol.fixed_point import Layout
 from protocol.masked_update import Values
 from protocol.models import weights as model_weights
+from protocol.models.weights import Weights
 from protocol.privacy import Privacy
 
 _log = structlog.get_logger(__name__)
@@ -39,7 +40,7 @@ class PopularityLesson:
         books.check(announcement)
         if weights:
             raise PeerMisbehavedError("a popularity round has no weights")
-        return lessons.popularity_layout(books.items, private_bound=_private_bound(announcement))
+        return lessons.popularity_layout(books.items, private_bound=private_bound(announcement))
 
     def until(self) -> int:
         return self.books().until
@@ -72,7 +73,7 @@ class LastWeights:
     path: Path
     max_move: float
 
-    def check(self, campaign: str, weights: bytes) -> None:
+    def check(self, campaign: str, weights: Weights) -> None:
         """Have the weights moved no further than they may since the last round of this campaign (SPEC 7.2)?
 
         Raises:
@@ -81,7 +82,7 @@ class LastWeights:
         known = self._read(campaign)
         if known is None:
             return
-        before, after = (model_weights.flatten(model_weights.load(data).tensors) for data in (known, weights))
+        before, after = (model_weights.flatten(one.tensors) for one in (model_weights.load(known), weights))
         if before.shape != after.shape:
             raise PeerMisbehavedError(f"the model of campaign {campaign} has changed its shape")
         move = float(np.linalg.norm(after.astype(np.float64) - before))
@@ -121,12 +122,12 @@ class TrainingLesson:
         loaded = model_weights.load(weights)
         if loaded.config.items != books.items:
             raise PeerMisbehavedError(f"weights of {loaded.config.items} items, the catalogue has {books.items}")
-        self.last.check(announcement.campaign, weights)
+        self.last.check(announcement.campaign, loaded)
         return lessons.training_layout(
             model_weights.flatten(loaded.tensors).size,
             coordinate_clip=announcement.coordinate_clip,
             word_bits=announcement.layout[0].bits,
-            private_bound=_private_bound(announcement),
+            private_bound=private_bound(announcement),
         )
 
     def until(self) -> int:
@@ -192,7 +193,7 @@ def _name(campaign: str) -> bytes:
     return sha256(campaign.encode()).digest()
 
 
-def _private_bound(announcement: Announcement) -> float | None:
+def private_bound(announcement: Announcement) -> float | None:
     """In a round with noise all words share one bound, whichever it is; a tighter one cuts more of what is said."""
     return announcement.layout[0].bound if announcement.privacy is not None else None
 

@@ -2,7 +2,7 @@
 
 from edge.settings import PolicySettings
 from protocol import cohort
-from protocol.announcement import Announcement
+from protocol.announcement import Announcement, Purpose
 from protocol.errors import PeerMisbehavedError, RefusedByPolicyError
 from protocol.fixed_point import words_of
 
@@ -31,10 +31,13 @@ def check(announcement: Announcement, *, policy: PolicySettings, robust: bool, a
 
 
 def _check_company(asked: Announcement, *, policy: PolicySettings, robust: bool) -> None:
-    if asked.edges < policy.min_cohort:
-        raise _refusal("min_cohort", f"a cohort of {asked.edges}", f"at least {policy.min_cohort}")
+    limit, least, honest = "min_cohort", policy.min_cohort, policy.min_honest
+    if asked.purpose is Purpose.HEALTH:  # a ring is as small as it is; in the sum are totals of a trial
+        limit, least, honest = "min_ring", policy.min_ring, min(honest, policy.min_ring - policy.max_colluders)
+    if asked.edges < least:
+        raise _refusal(limit, f"a cohort of {asked.edges}", f"at least {least}")
     try:
-        cohort.check_colluders(asked.edges, max_colluders=policy.max_colluders, min_honest=policy.min_honest)
+        cohort.check_colluders(asked.edges, max_colluders=policy.max_colluders, min_honest=honest)
     except PeerMisbehavedError as error:
         raise RefusedByPolicyError(
             f"this site's policy refuses a cohort of {asked.edges}: {error}",

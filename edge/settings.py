@@ -48,6 +48,8 @@ class PolicySettings(Section):
 
     min_cohort: PositiveInt = 5
     """Smallest cohort this site is summed with; 8 is better, since it survives two dropouts."""
+    min_ring: Annotated[int, Field(ge=3)] = 3
+    """Likewise where a ring says how a release does; rings are smaller."""
     max_colluders: NonNegativeInt = 1
     """So many of a cohort may conspire with the center and still learn nothing of this site."""
     min_honest: PositiveInt = 3
@@ -66,7 +68,7 @@ class PolicySettings(Section):
     """Longest vector, in words of 4 bytes."""
     rounds_per_day: PositiveInt = 200
     """Rounds answered in 24 hours at most."""
-    purposes: tuple[str, ...] = ("popularity", "train")
+    purposes: tuple[str, ...] = ("popularity", "train", "evaluate", "health")
     """What rounds may be for."""
     submodels: tuple[str, ...] = ("recommend",)
     """Whose rounds this site takes part in."""
@@ -96,6 +98,25 @@ class TrainingSettings(Section):
     """The learner ends after so long without a round."""
 
 
+class TrialSettings(Section):
+    """How a new release is tried out before it stays."""
+
+    seconds: PositiveFloat = 600.0
+    """How long it is watched while it serves; the one before stays loaded so long."""
+    min_answers: PositiveInt = 100
+    """With fewer answers times are not judged, and errors as if there were so many."""
+    max_error_share: Annotated[float, Field(ge=0, le=1)] = 0.01
+    """Share of its answers that may fail."""
+    max_p99_ratio: Annotated[float, Field(ge=1)] = 3.0
+    """So many times slower than before may the slowest answer in a hundred be."""
+    min_overlap: Annotated[float, Field(ge=0, le=1)] = 0.1
+    """Share of the old answers to recent queries that the new ones must hold at least."""
+    max_ndcg_drop: Annotated[float, Field(ge=0, le=1)] = 0.1
+    """Share of NDCG@10 on this site's newest baskets that it may lose."""
+    max_boots: NonNegativeInt = 3
+    """After so many restarts from crashes during its trial it is taken back at the next."""
+
+
 class StoreSettings(Section):
     """The site's own books."""
 
@@ -114,6 +135,7 @@ class EdgeSettings(Settings):
     policy: PolicySettings = PolicySettings()
     privacy: PrivacySettings = PrivacySettings()
     training: TrainingSettings = TrainingSettings()
+    trial: TrialSettings = TrialSettings()
     store: StoreSettings = StoreSettings()
 
 

@@ -1,4 +1,4 @@
-"""The edge's ear on MQTT: rounds, roster, content key, releases; and its voice: what it runs.
+"""The edge's ear on MQTT: rounds, content key, releases; and its voice: what it runs.
 
 Translates, decides nothing. Signatures of the center are checked here, because what is not signed was not said.
 """
@@ -6,24 +6,27 @@ Translates, decides nothing. Signatures of the center are checked here, because 
 import secrets
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from queue import Empty, SimpleQueue
+from queue import Empty, Full, Queue
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from edge.assembly import Fetched
-from edge.connection import BrokerAccess, Connection, Pace
-from edge.fetching import Offered, Releases
+from edge.connection import BrokerAccess, Connection
+from edge.content_keys import ContentKeys
+from edge.fetching import Newest, Offered, Releases
+from edge.retained import Pace
 from protocol import canonical
 from protocol.errors import FederationError, UnavailableError
 from protocol.identity import EdgeId, FederationId, Label, open_document
-from protocol.release import Kind
-from protocol.sealing import ContentKey, SealingKey, open_content_key
+from protocol.sealing import SealingKey, open_content_key
 from protocol.topics import Topics
 
 _CLOSE_SECONDS = 2.0
+_HEARD = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,13 +50,11 @@ class Hearing:
 
     Attributes:
         on_wake: content of a wake signed by the center.
-        on_roster: a roster as it was published; its signature is the caller's to check.
         on_release_available: there are newer release metadata than this process has heard of.
         on_trouble: something arrived that cannot be believed.
     """
 
     on_wake: Callable[[Mapping[str, Any]], None]
-    on_roster: Callable[[bytes], None]
     on_release_available: Callable[[], None]
     on_trouble: Callable[[FederationError], None]
 
@@ -89,13 +90,12 @@ class Sync:
         )
         self._offline = offline
         self._pace = pace or Pace()
+        self._keys = ContentKeys()
         self._releases = Releases(
-            self._connection, topics=self._topics, root=trust.root, folder=folder, pace=self._pace
+            self._connection, topics=self._topics, keys=self._keys, root=trust.root, folder=folder, pace=self._pace
         )
-        self._heard: SimpleQueue[Callable[[], None]] = SimpleQueue()
-        self._key: ContentKey | None = None
+        self._heard: Queue[Callable[[], None]] = Queue(_HEARD)
         self._timestamp = b""
-        self._key_changed = threading.Condition()
         self._report_seconds = report_seconds
         self._facts: dict[str, Any] | None = None
         self._due = threading.Event()
@@ -109,7 +109,6 @@ class Sync:
         self._connection.on_up(self._due.set)
         listened = {
             self._topics.key(self._edge): self._take_key,
-            self._topics.roster: self._hearing.on_roster,
             self._topics.round: self._take_wake,
             self._topics.tuf("timestamp.json"): self._take_timestamp,
         }
@@ -124,10 +123,15 @@ class Sync:
         self._stopping.set()
         self._due.set()
         self._voice.join(_CLOSE_SECONDS)
-        self._heard.put(lambda: None)
+        with suppress(Full):
+            self._heard.put_nowait(lambda: None)
         self._ear.join(_CLOSE_SECONDS)
         self._connection.publish(self._topics.status(self._edge), self._offline)
         self._connection.stop()
+
+    def reconnect(self) -> None:
+        """Connect anew, with the certificate that lies in the files now."""
+        self._connection.reconnect()
 
     @property
     def connected(self) -> bool:
@@ -153,10 +157,15 @@ class Sync:
         self._facts = dict(facts)
         self._due.set()
 
-    def newest(self) -> dict[Kind, Offered]:
-        """Refresh the release metadata; see `Releases.newest`. Call it on a thread of your own."""
+    def newest(self) -> Newest:
+        """Refresh the release metadata; see `Releases.newest`. Call it on a thread of your own.
+
+        Roster and policy of rings come with it, downloaded once; whether they are to be believed is the caller's to
+        check.
+        """
         with self._fetching:
-            return self._releases.newest(key=self._content_key())
+            self._wait_for_key()
+            return self._releases.newest()
 
     def fetch(
         self,
@@ -167,29 +176,26 @@ class Sync:
     ) -> Fetched:
         """Bring a release onto this disk; see `Releases.fetch`. Call it on a thread of your own."""
         with self._fetching:
-            return self._releases.fetch(offered, key=self._content_key(), known=known, progress=progress)
+            self._wait_for_key()
+            return self._releases.fetch(offered, known=known, progress=progress)
 
-    def _content_key(self) -> ContentKey:
-        with self._key_changed:
-            self._key_changed.wait_for(lambda: self._key is not None, timeout=self._pace.silence)
-        if self._key is None:
+    def _wait_for_key(self) -> None:
+        if self._keys.wait_for_any(seconds=self._pace.silence) is None:
             raise self.trouble or UnavailableError(
                 "the center has not sealed a content key to this edge",
                 advice="the operator of the center has to publish it again",
             )
-        return self._key
 
     def _take_key(self, data: bytes) -> None:
-        with self._key_changed:
-            self._key = open_content_key(
-                data,
-                federation=self._federation,
-                edge=self._edge,
-                private_key=self._trust.sealing_key,
-                center_key=self._trust.center_key,
-                known_number=self._key.number if self._key else 0,
-            )
-            self._key_changed.notify_all()
+        key = open_content_key(
+            data,
+            federation=self._federation,
+            edge=self._edge,
+            private_key=self._trust.sealing_key,
+            center_key=self._trust.center_key,
+            known_number=self._keys.number,
+        )
+        self._keys.add(key)
 
     def _take_wake(self, data: bytes) -> None:
         self._hearing.on_wake(open_document(Label.WAKE, data, key=self._trust.center_key))
@@ -202,7 +208,8 @@ class Sync:
 
     def _later(self, act: Callable[[bytes], None]) -> Callable[[bytes], None]:
         def put(data: bytes) -> None:
-            self._heard.put(lambda: act(data))
+            with suppress(Full):  # only a broker that floods us says more than this thread can hear
+                self._heard.put_nowait(lambda: act(data))
 
         return put
 

@@ -7,7 +7,8 @@ import numpy as np
 import structlog
 
 from edge.catalogue import Catalogue
-from edge.installer import Installed, Installer
+from edge.installed import Installed
+from edge.installer import Installer
 from edge.serving.fitting import fit_fusion
 from edge.serving.fusion import FusionWeights
 from edge.serving.release import Release
@@ -33,7 +34,7 @@ def fit(directory: Path, settings: EdgeSettings) -> None:
     bundle = installer.bundle()
     if bundle is None:
         return
-    release = load_release(installer, bundle.directory, version=bundle.offer.version, sha256=bundle.sha256)
+    release = load_release(installer, bundle)
     with Store.open(directory / "store.db", durability=settings.store.durability) as store:
         weights = fit_fusion(
             store,
@@ -43,13 +44,14 @@ def fit(directory: Path, settings: EdgeSettings) -> None:
             rng=np.random.default_rng(bundle.offer.version),
             federation=release.popularity,
         )
+    _remove_unused(directory, installer)
     weights.save(weights_file(directory, bundle))
     _log.info("fusion fitted", release=bundle.offer.version, users=weights.users, ndcg=weights.ndcg_after)
 
 
 def weights_file(directory: Path, bundle: Installed) -> Path:
-    """Where the weights for one release lie."""
-    return directory / "fusion" / f"{bundle.offer.version}.json"
+    """Where the weights for one bundle lie, whatever number it is released under."""
+    return directory / "fusion" / f"{bundle.sha256}.json"
 
 
 def read_weights(directory: Path, bundle: Installed) -> FusionWeights | None:
@@ -64,16 +66,32 @@ def open_installer(directory: Path, settings: EdgeSettings) -> Installer:
     return Installer(directory, federation=federation_id(settings.site.federation), edge_version=EDGE_VERSION)
 
 
-def load_release(installer: Installer, directory: Path, *, version: int, sha256: str) -> Release:
+def load_release(installer: Installer, installed: Installed, *, like: Release | None = None) -> Release:
     """Load a bundle with the catalogue it names.
+
+    Args:
+        like: a loaded release, whose catalogue is taken if it is the same one: reading it takes about a second.
 
     Raises:
         UntrustedReleaseError: it, or its catalogue, is not as its card says.
+        MalformedMessageError: its card cannot be read.
     """
-    card = BundleCard.from_bytes((directory / "card.json").read_bytes())
-    catalogue = installer.catalogue_of(card)
-    try:
-        read = Catalogue.load(catalogue.directory)
-    except BadInputError as error:
-        raise UntrustedReleaseError(str(error)) from error
-    return Release.load(directory, read, version=version, sha256=sha256)
+    card = installed.read_card()
+    if not isinstance(card, BundleCard):
+        raise UntrustedReleaseError(f"{installed.offer.target} is no bundle")
+    if like is not None and like.catalogue.sha256 == card.catalogue_sha256:
+        read = like.catalogue
+    else:
+        try:
+            read = Catalogue.load(installer.catalogue_of(card).directory)
+        except BadInputError as error:
+            raise UntrustedReleaseError(str(error)) from error
+    return Release.load(installed.directory, read, version=installed.offer.version, sha256=installed.sha256)
+
+
+def _remove_unused(directory: Path, installer: Installer) -> None:
+    """Keep the weights of the two slots and no others."""
+    kept = {weights_file(directory, found) for found in installer.slots()}
+    for path in (directory / "fusion").glob("*.json"):
+        if path not in kept:
+            path.unlink(missing_ok=True)

@@ -1,52 +1,63 @@
-"""Brings this edge up to the newest release: catalogue first, then the bundle; one thread, one release at a time."""
+"""Brings this edge up to what the federation says: roster and rings, catalogue, bundle, candidate; one thread, in turn.
+
+What is refused stops nothing but itself.
+"""
 
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
+from typing import Any
 
 import structlog
 
-from edge.fetching import Offered
+from edge.assembly import Fetched
+from edge.fetching import Newest, Offered
+from edge.installed import Installed
 from edge.installer import Installer
-from edge.serving.release import Loaded
+from edge.membership import Membership
+from edge.ring import Rings
+from edge.stage import Stage
 from edge.sync import Sync
-from protocol.errors import FederationError, RollbackError, UnavailableError
-from protocol.release import Kind
-from protocol.sealing import digest
+from edge.trying import Note
+from protocol.card import BundleCard
+from protocol.errors import FederationError, NotAdmittedError, RollbackError, UnavailableError
+from protocol.identity import EdgeId
+from protocol.release import offered_to
 
 _log = structlog.get_logger(__name__)
 _RETRY_SECONDS = 15.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Hands:
-    """What updating does to the rest of the edge.
+class Papers:
+    """What this edge has been told of the federation, and where it writes down what it did.
 
     Attributes:
-        load: loads and warms up a bundle's directory, offered under this version, its manifest of this digest;
-            whatever it raises, the old release stays.
-        activate: swaps to it between two requests.
-        changed: something was installed; say so in the next status.
+        changed: something was installed or begun; say so in the next status.
     """
 
-    load: Callable[[Path, int, str], Loaded]
-    activate: Callable[[Loaded], None]
+    me: EdgeId
+    membership: Membership
+    rings: Rings
+    note: Note
     changed: Callable[[], None]
 
 
 class Updater:
     """Woken when there may be something newer; retries by itself when the road is interrupted."""
 
-    def __init__(self, *, sync: Sync, installer: Installer, hands: Hands) -> None:
+    def __init__(self, *, sync: Sync, installer: Installer, stage: Stage, papers: Papers) -> None:
         self._sync = sync
         self._installer = installer
-        self._hands = hands
+        self._stage = stage
+        self._papers = papers
         self._due = threading.Event()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._work, name="updater", daemon=True)
         self.trouble: FederationError | None = None
+        self.fetching = ""
+        """The target that is on its way; empty: none."""
 
     def start(self) -> None:
         self._thread.start()
@@ -61,45 +72,145 @@ class Updater:
         self._thread.join(_RETRY_SECONDS)
 
     def _work(self) -> None:
+        self._attempt(self._resume)
         while True:
             self._due.wait()
             if self._stopping.is_set():
                 return
             self._due.clear()
-            try:
-                self._update()
-                self.trouble = None
-            except (FederationError, OSError) as error:  # a full disk, too, is over one day
-                self.trouble = error if isinstance(error, FederationError) else UnavailableError(str(error))
+            if not self._attempt(self._update) and not self._stopping.wait(_RETRY_SECONDS):
+                self._due.set()
+
+    def _attempt(self, step: Callable[[], None]) -> bool:
+        try:
+            step()
+        except (FederationError, OSError) as error:  # a full disk, too, is over one day
+            self.trouble = error if isinstance(error, FederationError) else UnavailableError(str(error))
+            if not self._stopping.is_set():
                 _log.warning("update interrupted", why=self.trouble.line())
-                if not self._stopping.wait(_RETRY_SECONDS):
-                    self._due.set()
+            return False
+        self.trouble = None
+        return True
+
+    def _resume(self) -> None:
+        """Go on with a trial that a restart has interrupted."""
+        installed = self._installer.on_trial()
+        if installed is not None:
+            self._bring_on(installed)
 
     def _update(self) -> None:
         newest = self._sync.newest()
-        for kind in (Kind.CATALOGUE, Kind.BUNDLE):
-            offered = newest.get(kind)
-            if offered is not None and self._wanted(offered):
-                self._install(offered)
+        self._accept(newest)
+        steps: tuple[Callable[[Newest], None], ...] = (self._catalogue, self._bundle, self._candidate)
+        troubles = []
+        for step in steps:
+            try:
+                step(newest)
+            except FederationError as error:
+                _log.warning("not taken", step=step.__name__.removeprefix("_"), why=error.line())
+                troubles.append(error)
+            if self._stopping.is_set():
+                return
+        if troubles:
+            raise troubles[0]
+        self._installer.sweep()
 
-    def _wanted(self, offered: Offered) -> bool:
+    def _accept(self, newest: Newest) -> None:
+        """Take a newer roster and a newer policy; what cannot be believed is said and left."""
+        papers = self._papers
         try:
-            self._installer.check(offered.offer, expires=offered.expires, now=datetime.now(UTC))
+            if newest.roster is not None and newest.roster[0] > self._roster_version():
+                roster = papers.membership.accept(newest.roster[1])
+                papers.note("roster accepted", version=roster.version, sites=len(roster.members))
+        except FederationError as error:
+            _log.warning("roster not believed", why=error.line())
+        try:
+            if newest.policy is not None and newest.policy[0] > self._policy_number():
+                policy = papers.rings.accept(newest.policy[1])
+                papers.note("policy accepted", number=policy.number, ring=policy.ring_of(papers.me).value)
+        except FederationError as error:
+            _log.warning("policy of rings not believed", why=error.line())
+
+    def _roster_version(self) -> int:
+        try:
+            return self._papers.membership.roster().version
+        except NotAdmittedError:
+            return 0
+
+    def _policy_number(self) -> int:
+        policy = self._papers.rings.policy()
+        return policy.number if policy else 0
+
+    def _catalogue(self, newest: Newest) -> None:
+        offered = newest.catalogue
+        if offered is None or not self._wanted(offered, self._installer.check):
+            return
+        installed = self._installer.install_catalogue(self._fetch(offered), now=datetime.now(UTC))
+        self._papers.note("catalogue installed", **_named(installed))
+        self._papers.changed()
+
+    def _bundle(self, newest: Newest) -> None:
+        offer = offered_to(
+            (offered.offer for offered in newest.bundles.values()),
+            ring=self._papers.rings.ring(),
+            edge=self._papers.me,
+            reach=newest.pace,
+        )
+        offered = newest.bundles[offer.target] if offer else None
+        if offered is None or not self._wanted(offered, self._installer.check):
+            return
+        if self._installer.standing().trial is not None:
+            self._stage.supersede(offered.offer)
+        kind = "adopted"
+        installed = self._installer.adopt(offered.offer, expires=offered.expires, now=datetime.now(UTC))
+        if installed is None:
+            kind = "installed"
+            installed = self._installer.install(self._fetch(offered), now=datetime.now(UTC))
+        card = installed.read_card()
+        training = dict(card.training) if isinstance(card, BundleCard) else {}
+        self._papers.note(kind, **_named(installed), center_audit=offered.offer.audit, training=training)
+        serving = self._installer.bundle()
+        if serving is not None and serving.directory == installed.directory:
+            self._stage.renumber(installed)
+            return
+        self._installer.begin_trial(installed, now_ms=int(datetime.now(UTC).timestamp() * 1000))
+        self._bring_on(installed)
+
+    def _bring_on(self, installed: Installed) -> None:
+        """Serve what has been noted as being on trial."""
+        if self._installer.is_proven(installed.sha256):
+            self._stage.take_up(installed)
+        else:
+            self._papers.note("on trial", **_named(installed))
+            self._stage.try_out(installed)
+
+    def _candidate(self, newest: Newest) -> None:
+        offered = max(newest.candidates.values(), key=lambda one: one.offer.version, default=None)
+        if offered is None or not self._wanted(offered, self._installer.check_candidate):
+            return
+        installed = self._installer.install_candidate(self._fetch(offered), now=datetime.now(UTC))
+        self._papers.note("candidate kept", **_named(installed), center_audit=offered.offer.audit)
+        self._stage.rehearse(installed)
+        self._papers.changed()
+
+    def _wanted(self, offered: Offered, check: Callable[..., None]) -> bool:
+        try:
+            check(offered.offer, expires=offered.expires, now=datetime.now(UTC))
         except RollbackError as error:
             _log.debug("nothing newer", why=str(error))
             return False
         return True
 
-    def _install(self, offered: Offered) -> None:
-        fetched = self._sync.fetch(offered, known=self._installer.known(offered.offer.kind))
-        now = datetime.now(UTC)
-        if offered.offer.kind is Kind.CATALOGUE:
-            self._installer.install_catalogue(fetched, now=now)
-        else:
-            version, sha256 = offered.offer.version, digest(fetched.manifest.to_bytes())
-            loaded = self._installer.install(
-                fetched, load=lambda directory: self._hands.load(directory, version, sha256), now=now
-            )
-            self._hands.activate(loaded)
-        _log.info("installed", target=offered.offer.target, bytes=offered.offer.bytes)
-        self._hands.changed()
+    def _fetch(self, offered: Offered) -> Fetched:
+        self.fetching = offered.offer.target
+        self._papers.changed()
+        try:
+            return self._sync.fetch(offered, known=self._installer.known(offered.offer.kind))
+        finally:
+            self.fetching = ""
+            self._papers.changed()
+
+
+def _named(installed: Installed) -> dict[str, Any]:
+    offer = installed.offer
+    return {"release": offer.version, "target": offer.target, "sha256": offer.sha256}

@@ -24,6 +24,8 @@ class Purpose(StrEnum):
 
     POPULARITY = "popularity"
     TRAIN = "train"
+    EVALUATE = "evaluate"
+    HEALTH = "health"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +41,8 @@ class Announcement:
         submodel: whose weights these are, such as ``recommend``.
         weights_sha256: 32 bytes, of the weights that the edge must have loaded.
         layout: the segments of the vector that is summed.
-        window: of a statistic: an event enters one window. 0 where the question is the weights.
+        window: of a statistic: an event enters one window. Of an evaluation the number of the candidate, of health a
+            number that is used once. 0 where the question is the weights.
         clip: L2 norm that a local update is clipped to.
         coordinate_clip: largest absolute value of one coordinate of it.
         weight_cap: examples of one edge that count at most; weights are ``min(examples, cap) / cap``.

@@ -39,6 +39,7 @@ class Label(StrEnum):
     ABANDONMENT = "hanse/1 abandonment"
     CONTENT_KEY = "hanse/1 content key"
     WAKE = "hanse/1 wake"
+    RENEWAL = "hanse/1 renewal"
     RINGS = "hanse/1 rings"
 
 

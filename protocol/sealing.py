@@ -39,6 +39,9 @@ _MLKEM_PUBLIC_BYTES = 1184
 _MLKEM_SEED_BYTES = 64
 _TAG_BYTES = 16
 
+OVERHEAD_BYTES = KEY_ID_BYTES + NONCE_BYTES + _TAG_BYTES
+"""How much longer `encrypt` makes a file."""
+
 
 class SealingKey:
     """The private key that content keys are sealed to.

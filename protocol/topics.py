@@ -38,6 +38,7 @@ class Subject(StrEnum):
 
 
 _WITHOUT_NAME = {Subject.ROSTER, Subject.ROUND, Subject.INVENTORY}
+_OF_ONE = {Subject.KEY, Subject.STATUS}
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +62,11 @@ class Topics:
     @property
     def inventory(self) -> str:
         return f"{self.base}/{Subject.INVENTORY}"
+
+    def common(self) -> tuple[str, ...]:
+        """Filters for what every edge may read."""
+        subjects = [subject for subject in Subject if subject not in {*_OF_ONE, Subject.INVENTORY}]
+        return tuple(f"{self.base}/{subject}{'' if subject in _WITHOUT_NAME else '/#'}" for subject in subjects)
 
     def key(self, edge: EdgeId) -> str:
         return f"{self.base}/{Subject.KEY}/{edge}"
@@ -136,7 +142,7 @@ def may_read(identity: str, topic: str, *, federation: FederationId) -> bool:
         return False
     if asked.federation != federation:
         return False
-    if asked.subject in {Subject.KEY, Subject.STATUS}:
+    if asked.subject in _OF_ONE:
         return asked.name == identity
     return asked.subject is not Subject.INVENTORY
 

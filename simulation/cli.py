@@ -86,6 +86,25 @@ def secure_sum(
         tables.print_secure_sum(report)
 
 
+@bench.command("sync")
+def sync(
+    as_json: AsJson = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Few edges and bytes: a look in a minute or two.")] = False,
+) -> None:
+    """Time the road of releases against bare MQTT, and count what customers notice of it."""
+    from simulation.bench import sync as measured
+    from simulation.bench import tables
+
+    console = _console()
+    size = measured.QUICK if quick else measured.FULL
+    with tables.progress(console, measured.steps(size)) as advance:
+        report = measured.run(size, advance=advance)
+    if as_json:
+        print(json.dumps(report))
+    else:
+        tables.print_sync(report)
+
+
 @bench.command("word-bits")
 def word_bits(
     as_json: AsJson = False,

@@ -3,28 +3,34 @@
 import dataclasses
 import secrets
 import socket
+import ssl
 import threading
 import time
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from center import authority
-from center.broker import Broker, BrokerPlan, mosquitto_path
+from center.broker import Broker, mosquitto_path
+from center.broker_config import BrokerPlan, find_plugin, write_rules
 from center.connection import BrokerAccess as CenterAccess
 from center.connection import Connection as CenterConnection
+from center.content_keys import ContentKeys
+from center.limits import UNLIMITED
 from center.publishing import Publisher, manifest_of
 from center.repository import OnlineKeys, Repository
 from edge.connection import BrokerAccess, Pace
 from edge.installer import Installer
 from edge.sync import Hearing, Sync, Trust
+from protocol import release
 from protocol.bundle import CARD, FileDigest
 from protocol.card import CATALOGUE_FILE, BundleCard, CatalogueCard
 from protocol.identity import EdgeId, FederationId
-from protocol.release import Kind, Offer
+from protocol.release import WHOLE_QUEUE, Kind, Offer, Place
 from protocol.sealing import ContentKey, SealingKey
 from protocol.topics import CENTER, Topics
 
@@ -36,13 +42,12 @@ class Heard:
     """What one edge was told."""
 
     def __init__(self):
-        self.wakes, self.rosters, self.troubles = [], [], []
+        self.wakes, self.troubles = [], []
         self.release = threading.Event()
 
     def hearing(self):
         return Hearing(
             on_wake=self.wakes.append,
-            on_roster=self.rosters.append,
             on_release_available=self.release.set,
             on_trouble=self.troubles.append,
         )
@@ -59,16 +64,23 @@ class Road:
         self.authority_key = authority.new_key()
         self.authority = authority.create(self.federation, key=self.authority_key, now=self.now)
         (folder / "ca.crt").write_bytes(self.authority.public_bytes(Encoding.PEM))
+        self.admitted = {"luebeck", "bremen"}
+        self.revoke([])
         self._broker_papers()
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
         self.signer = Ed25519PrivateKey.generate()
         self.key = ContentKey(number=1, secret=secrets.token_bytes(32))
-        self.online = OnlineKeys(**{r: Ed25519PrivateKey.generate() for r in ("targets", "snapshot", "timestamp")})
-        self.root_key = Ed25519PrivateKey.generate()
+        self.limits = UNLIMITED
+        self.online = OnlineKeys(*(Ed25519PrivateKey.generate() for _ in OnlineKeys._fields))
+        self.root_key, self.targets_key = Ed25519PrivateKey.generate(), Ed25519PrivateKey.generate()
         self.repository = Repository.create(
-            folder / "repository", root_keys=[self.root_key], keys=self.online, now=self.now
+            folder / "repository",
+            root_keys=[self.root_key],
+            targets_key=self.targets_key,
+            keys=self.online,
+            now=self.now,
         )
         self.sealing = {}
         self._closing = []
@@ -95,9 +107,44 @@ class Road:
             authority=self.folder / "ca.crt",
             certificate=self.folder / "broker.crt",
             key=self.folder / "broker.key",
+            revoked=self.folder / "ca.crl",
+            plugin=find_plugin(),
         )
 
+    def revoke(self, serials):
+        """Write the list of certificates that count no more; a running broker reads it when it is told to."""
+        revoked = authority.revocation_list(
+            dict.fromkeys(serials, self.now),
+            authority=self.authority,
+            authority_key=self.authority_key,
+            now=self.now,
+        )
+        (self.folder / "ca.crl").write_bytes(revoked.public_bytes(Encoding.PEM))
+
+    def admit_to_broker(self, *names: str):
+        """Let these do on the broker what edges may."""
+        self.admitted |= set(names) - {CENTER}
+        write_rules(self.plan().folder, self.federation, self.admitted)
+        if self.broker is not None:
+            self.broker.reload()
+
+    def serial(self, name: str) -> int:
+        """The number of a certificate that was given."""
+        return x509.load_pem_x509_certificate((self.folder / f"{name}.crt").read_bytes()).serial_number
+
+    def shown_serial(self) -> int:
+        """The number of the certificate that the broker shows."""
+        papers = self.papers(CENTER)
+        context = ssl.create_default_context(cafile=papers["authority"])
+        context.load_cert_chain(papers["certificate"], papers["key"])
+        with (
+            socket.create_connection(("127.0.0.1", self.port), timeout=5) as plain,
+            context.wrap_socket(plain, server_hostname="127.0.0.1") as line,
+        ):
+            return int(line.getpeercert()["serialNumber"], 16)
+
     def start_broker(self):
+        self.admit_to_broker()
         self.broker = Broker.start(self.plan(), kind=self.kind)
         return self.broker
 
@@ -115,6 +162,8 @@ class Road:
             )
             paths["certificate"].write_bytes(certificate.public_bytes(Encoding.PEM))
             paths["key"].write_bytes(authority.key_pem(key))
+        if name not in {CENTER, *self.admitted}:
+            self.admit_to_broker(name)
         return {"host": "127.0.0.1", "port": self.port, "authority": self.folder / "ca.crt", **paths}
 
     def publisher(self, ledger: str = "ledger.db"):
@@ -122,7 +171,8 @@ class Road:
             CenterAccess(**self.papers(CENTER)),
             federation=self.federation,
             signer=self.signer,
-            key=self.key,
+            keys=lambda: ContentKeys(newest=self.key),
+            limits=self.limits,
             ledger=self.folder / ledger,
         )
         self._closing.append(publisher.stop)
@@ -131,7 +181,7 @@ class Road:
 
     def admit(self, publisher, name: str):
         self.sealing.setdefault(name, SealingKey.generate())
-        publisher.publish_key(EdgeId(name), public_key=self.sealing[name].public_bytes())
+        publisher.publish_keys({EdgeId(name): self.sealing[name].public_bytes()})
 
     def edge(self, name: str, *, heard=None, folder=None, start=True, **changes):
         """A running `Sync`."""
@@ -185,17 +235,27 @@ class Road:
             (directory / path).write_bytes(data)
         return directory
 
-    def sign(self, kind: Kind, directory: Path, *, epoch: int = 1):
-        """Put a directory into the repository; the manifest and what has to be published."""
+    def sign(self, place: Place, directory: Path, *, epoch: int = 1, number: int | None = None):
+        """Put a directory into the repository, for everybody at once; the manifest and what has to be published."""
         manifest = manifest_of(directory, key=self.key)
-        version = self.repository.next_version(kind)
-        offer = Offer(kind=kind, version=version, epoch=epoch, evaluation={}, bytes=manifest.total_bytes)
+        kind = Kind.CATALOGUE if place is Place.CATALOGUE else Kind.BUNDLE
+        offer = Offer(
+            place=place,
+            version=number or self.repository.next_version(kind),
+            sha256=manifest.bundle_digest,
+            epoch=epoch,
+            evaluation={},
+            bytes=manifest.total_bytes,
+        )
         self.repository.add(offer, manifest.to_bytes())
+        if place is Place.ALL:
+            pace = release.Pace(version=offer.version, reach=WHOLE_QUEUE)
+            self.repository.add_target(pace.target, b"{}", custom=pace.to_custom())
         return manifest, self.repository.publish_version(now=self.now)
 
-    def publish(self, publisher, kind: Kind, directory: Path, *, epoch: int = 1):
+    def publish(self, publisher, place: Place, directory: Path, *, epoch: int = 1, number: int | None = None):
         """Sign and publish; the bytes of blocks that travelled."""
-        manifest, published = self.sign(kind, directory, epoch=epoch)
+        manifest, published = self.sign(place, directory, epoch=epoch, number=number)
         travelled = publisher.publish_blocks(directory, manifest)
         publisher.publish_metadata(published)
         return travelled
@@ -213,7 +273,10 @@ class Road:
         found = {}
         topic_filter = f"{self.topics.base}/{under}#"
         owner.listen(topic_filter, lambda topic, payload: found.update({topic: payload}))
-        time.sleep(0.3)
+        seen = -1
+        while len(found) > seen:  # until the broker has said nothing new for a while
+            seen = len(found)
+            time.sleep(0.3)
         owner.forget(topic_filter)
         return {topic: payload for topic, payload in found.items() if payload}
 

@@ -13,12 +13,14 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 import edge.cli
 import simulation.cli
-from center import authority, founding, inviting
+from center import admission, authority, founding, inviting
 from center import cli as center_cli
 from center import settings as center_settings
+from center.certificates import Certificates
 from center.enrolment import Reception
 from center.founding import Addresses
 from center.gateway import Gateway
+from center.issuing import Issuer, Renewals
 from center.keys import CenterKeys
 from center.registry import Registry
 from edge.keys import Keys
@@ -70,10 +72,15 @@ class Town:
         self.registry = Registry(folder / "registry.db")
         self.nodes = []
         self.now = NOW
-        reception = Reception(
-            registry=self.registry,
+        self.issuer = Issuer(
+            certificates=Certificates(self.registry.path),
             authority=self.keys.authority,
             authority_key=self.keys.authority_key,
+            now_ms=lambda: int(self.now.timestamp() * 1000),
+        )
+        reception = Reception(
+            registry=self.registry,
+            issuer=self.issuer,
             broker=self.settings.broker,
             root=founding.open_repository(folder).first_root.decode(),
             register_node=self.nodes.append,
@@ -87,8 +94,12 @@ class Town:
             superlink_url="https://127.0.0.1:1",
             ca_certificate=folder / "trust" / "ca.crt",
             enroll=reception.enroll,
+            renew=Renewals(issuer=self.issuer, roster=self.roster).renew,
         )
         self.gateway.start()
+
+    def roster(self):
+        return admission.read_roster(self.folder, federation=FederationId("hanse"), keys=self.keys)
 
     def token(self, site="visby"):
         return inviting.invite(self.folder, site, life=timedelta(hours=1), now=self.now)

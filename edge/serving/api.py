@@ -94,7 +94,7 @@ def _add_events(app: FastAPI, service: Service) -> None:
         now_ms, events = service.now_ms(), []
         for number, event in enumerate(given):
             try:
-                events.append(_event(event, now_ms=now_ms, spare_id=service.new_id))
+                events.append(_event(event, now_ms=now_ms, spare_id=service.new_event_id))
             except BadInputError as error:
                 place = f"events[{number}]: " if several else ""
                 return problem(HTTPStatus.UNPROCESSABLE_ENTITY, place + error.line())

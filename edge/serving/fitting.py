@@ -141,7 +141,7 @@ def _examples(
     rng: np.random.Generator,
     federation: NDArray[np.float32] | None,
 ) -> Iterator[Example]:
-    shelf = Shelf(store, catalogue, federation=federation)
+    shelf = Shelf.of(store, catalogue, federation=federation)
     behaviour = store.behaviour()
     spans = list(_held_out(behaviour))
     chosen = sorted(rng.permutation(len(spans))[:max_users])

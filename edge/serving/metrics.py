@@ -44,6 +44,18 @@ class Metrics:
             registry=self.registry,
         )
 
+        self._trial = Gauge(
+            "hanse_edge_trial_release_version",
+            "Release on trial; 0: none.",
+            registry=self.registry,
+        )
+        self._trials = Counter("hanse_edge_trials", "Trials that ended.", ("outcome",), registry=self.registry)
+        self._failed = Counter(
+            "hanse_edge_answers_failed",
+            "Answers in which the release that is served failed.",
+            registry=self.registry,
+        )
+
     def note_request(self, path: str, method: str, status: int, seconds: float) -> None:
         # Whatever a caller makes up counts as "other": labels must not grow with traffic.
         route = path if path in ROUTES else "other"
@@ -61,6 +73,16 @@ class Metrics:
 
     def note_release(self, version: int) -> None:
         self._release.set(version)
+
+    def note_failed_answer(self) -> None:
+        self._failed.inc()
+
+    def note_trial(self, version: int) -> None:
+        self._trial.set(version)
+
+    def note_trial_ended(self, outcome: str) -> None:
+        self._trials.labels(outcome).inc()
+        self._trial.set(0)
 
     def page(self) -> bytes:
         """The text that Prometheus scrapes."""

@@ -8,9 +8,11 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
+from edge.serving import graph
 from protocol.errors import UnavailableError, UntrustedReleaseError
 
 SUBMODEL: Final = "recommend"
+_GRAPH, _VECTORS = "model.onnx", "item_vectors.bin"
 _INPUTS = {"history", "k"}
 _OUTPUTS = ["state", "items", "scores"]
 _MOST_DIRECTION_BYTES = 64 << 20
@@ -57,21 +59,25 @@ class Ranker:
             directory: holds model.onnx, item_vectors.bin (float16[n+1, d]) and item_bias.bin (float32[n+1]).
 
         Raises:
-            UntrustedReleaseError: a file is missing or of another size, or the model is none of our kind.
+            UntrustedReleaseError: a file is missing or of another size, the graph asks for a file other than the item
+                vectors beside it, or the model is none of our kind.
         """
-        vectors = table(directory / "item_vectors.bin", np.float16, (items + 1, embedding_size))
+        vectors = table(directory / _VECTORS, np.float16, (items + 1, embedding_size))
         bias = table(directory / "item_bias.bin", np.float32, (items + 1,))
         # One thread: a second gives the encoder nothing and spins against the event loop (docs/decisions/0006).
         options = ort.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         options.log_severity_level = 3
+        options.add_session_config_entry("session.load_model_format", "ONNX")  # whatever its bytes look like
+        path = directory / _GRAPH
+        _check_graph(path, vectors.nbytes)
         try:
-            session = ort.InferenceSession(directory / "model.onnx", options, providers=["CPUExecutionProvider"])
+            session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
             names = {put.name for put in session.get_inputs()}, {put.name for put in session.get_outputs()}
         except Exception as error:
-            raise UntrustedReleaseError(f"{directory / 'model.onnx'} is no model: {error}") from error
+            raise UntrustedReleaseError(f"{path} is no model: {error}") from error
         if names[0] != _INPUTS or not names[1] >= set(_OUTPUTS):
-            raise UntrustedReleaseError(f"{directory / 'model.onnx'} takes {names[0]} and gives {names[1]}")
+            raise UntrustedReleaseError(f"{path} takes {names[0]} and gives {names[1]}")
         ranker = cls(session, vectors, bias, history_length=history_length)
         try:
             ranker.rank(np.ones(1, np.int64), k=min(10, items))
@@ -122,6 +128,20 @@ class Ranker:
             part = _directions(self._vectors[start : start + _CHUNK_ROWS])
             cosines[start : start + len(part)] = part @ direction
         return cosines
+
+
+def _check_graph(path: Path, vectors_bytes: int) -> None:
+    """Only the graph's own bytes and the vectors beside it are ever read (SPEC 9.14)."""
+    try:
+        if path.stat().st_size > graph.MOST_BYTES:
+            raise UntrustedReleaseError(f"{path} is too large for a graph")
+        data = path.read_bytes()
+    except OSError as error:
+        raise UntrustedReleaseError(f"{path} is missing") from error
+    try:
+        graph.check_external(data, file=_VECTORS, size=vectors_bytes)
+    except UntrustedReleaseError as error:
+        raise UntrustedReleaseError(f"{path} is refused: {error}") from error
 
 
 def _directions(vectors: NDArray[np.float16]) -> NDArray[np.float32]:

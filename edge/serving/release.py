@@ -1,6 +1,6 @@
 """What the query service answers from: an installed release, and everything of the site that goes with it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
@@ -23,7 +23,7 @@ class Release:
 
     Attributes:
         version: the version under which it is offered; a rollback offers an older bundle under a new one.
-        sha256: of the signed manifest.
+        sha256: the bundle's digest, hexadecimal.
         popularity: float32[n+1], how often the federation bought each row.
     """
 
@@ -85,12 +85,28 @@ class Loaded:
     @classmethod
     def of(cls, store: Store, release: Release | None, weights: FusionWeights | None = None) -> Self:
         """Put the site's items and a release together; takes about a second for 100,000 items, so not in the loop."""
-        shelf = Shelf(
+        shelf = Shelf.of(
             store,
             release.catalogue if release else None,
             federation=release.popularity if release else None,
         )
         return cls(release=release, shelf=shelf, weights=weights or FusionWeights.default())
+
+    def with_release(self, release: Release, weights: FusionWeights | None = None) -> Self | None:
+        """Another release of the same catalogue on the same shelf, at once; None: it numbers other items.
+
+        Args:
+            weights: None: as here.
+        """
+        if self.release is None or self.release.catalogue.sha256 != release.catalogue.sha256:
+            return None
+        return replace(
+            self, release=release, shelf=self.shelf.beside(release.popularity), weights=weights or self.weights
+        )
+
+    def with_version(self, version: int) -> Self:
+        """The same bundle under the number of another release."""
+        return replace(self, release=replace(self.release, version=version)) if self.release else self
 
     def market(self) -> Market:
         return Market(

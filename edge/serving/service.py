@@ -5,9 +5,11 @@ model about a millisecond, which is less than handing either to another thread a
 """
 
 import asyncio
+from base64 import urlsafe_b64encode
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from time import perf_counter
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,12 +20,16 @@ from edge.serving.fitting import LINES
 from edge.serving.fusion import TOP, lay_out
 from edge.serving.metrics import Metrics
 from edge.serving.ranker import Ranked, best
-from edge.serving.release import Loaded
+from edge.serving.release import Loaded, Release
+from edge.serving.shelf import Shelf
+from edge.serving.tally import Tally
 from edge.serving.writing import EventWriter
 from edge.store import AddOutcome, Past, Store
+from protocol import rec_id
 from protocol.errors import BadInputError
 
 _RECENT = 64
+_EVENT_ID_BYTES = 12
 LOOK_AGAIN_SECONDS = 30.0
 _ENOUGH = 30  # of the model's best that a filter leaves: with fewer, it scores all that the filter allows
 
@@ -83,29 +89,71 @@ class Service:
         store: Store,
         loaded: Loaded,
         *,
-        new_id: Callable[[], str],
+        draw: Callable[[int], bytes],
         now_ms: Callable[[], int],
         metrics: Metrics | None = None,
     ) -> None:
+        """Serve from this until it is swapped.
+
+        Args:
+            draw: so many random bytes, for the names of answers.
+        """
         self.store = store
         self.metrics = metrics or Metrics()
         self.now_ms = now_ms
-        self.new_id = new_id
+        self._draw = draw
         self.recent: deque[Query] = deque(maxlen=_RECENT)
         """Newest queries, for trying a release out before it serves; in memory only."""
+        self.tally = Tally()
+        """Of the release that is served."""
         self._writer = EventWriter(store)
         self._foreign = store.foreign_commits()
         self._recount = False
+        self._standby: tuple[Loaded, Tally] | None = None
+        self._loaded = loaded
         self.swap(loaded)
 
     @property
     def loaded(self) -> Loaded:
         return self._loaded
 
+    @property
+    def standby(self) -> Loaded | None:
+        """What served before the release on trial, ready to serve again."""
+        return self._standby[0] if self._standby else None
+
+    @property
+    def tally_before(self) -> Tally | None:
+        """Of what served before the release on trial."""
+        return self._standby[1] if self._standby else None
+
     def swap(self, loaded: Loaded) -> None:
         """Answer from this from the next request on; the old model is freed when the last answer from it is out."""
+        if _named(self._loaded.release) != _named(loaded.release):
+            self.tally = Tally()
         self._loaded = loaded
         self.metrics.note_release(loaded.release.version if loaded.release else 0)
+
+    def try_out(self, loaded: Loaded) -> None:
+        """Answer from this from the next request on, and keep what served before for `settle` or `take_back`."""
+        before = self._standby or (self._loaded, self.tally)
+        self.swap(loaded)
+        self._standby = before
+        self.metrics.note_trial(loaded.release.version if loaded.release else 0)
+
+    def settle(self) -> None:
+        """Free what served before the trial."""
+        self._standby = None
+        self.metrics.note_trial(0)
+
+    def take_back(self) -> None:
+        """Answer from what served before the trial, from the next request on."""
+        if self._standby is not None:
+            loaded, tally = self._standby
+            self._standby = None
+            self.swap(loaded)
+            self.tally = tally
+        self.metrics.note_trial(0)
 
     def close(self) -> None:
         self._writer.close()
@@ -127,8 +175,20 @@ class Service:
         else:
             for event in events:
                 if event.type == "purchase" and event.item is not None:
-                    self._loaded.shelf.note_purchase(event.item)
+                    for shelf in self._shelves():
+                        shelf.note_purchase(event.item)
         return outcome
+
+    def new_event_id(self) -> str:
+        """For an event to which the shop has given none."""
+        return urlsafe_b64encode(self._draw(_EVENT_ID_BYTES)).decode("ascii")
+
+    def _shelves(self) -> list[Shelf]:
+        """Those in use, each numbering once."""
+        shelves = [self._loaded.shelf]
+        if self._standby and self._standby[0].shelf.numbering is not shelves[0].numbering:
+            shelves.append(self._standby[0].shelf)
+        return shelves
 
     async def watch(self) -> None:
         """Look again every now and then, until cancelled."""
@@ -144,20 +204,36 @@ class Service:
             return
         self._recount = False
         if self.store.items_mark() == loaded.shelf.items_mark:
-            await asyncio.to_thread(loaded.shelf.count_again)
+            for shelf in self._shelves():
+                await asyncio.to_thread(shelf.count_again)
             return
-        renewed = await asyncio.to_thread(Loaded.of, self.store, loaded.release, loaded.weights)
-        if self._loaded is loaded:  # else a release came in between, with a newer look at the items
-            self.swap(renewed)
+        standby = self.standby
+        renewed, spare = await asyncio.to_thread(self._renewed, loaded, standby)
+        if self._loaded is loaded and self.standby is standby:  # else a release came in between, with a newer look
+            self._loaded = renewed
+            if spare is not None and self._standby is not None:
+                self._standby = spare, self._standby[1]
+
+    def _renewed(self, loaded: Loaded, standby: Loaded | None) -> tuple[Loaded, Loaded | None]:
+        """Both with a newer look at the items."""
+        renewed = Loaded.of(self.store, loaded.release, loaded.weights)
+        if standby is None:
+            return renewed, None
+        shared = renewed.with_release(standby.release, standby.weights) if standby.release else None
+        return renewed, shared or Loaded.of(self.store, standby.release, standby.weights)
 
     def recommend(self, query: Query) -> Answer:
         """The best items for a user or a history, from the highest rung that carries."""
-        loaded, past = self._loaded, self._past(query)
+        self.recent.append(query)
+        return self._timed(lambda: self.ask(self._loaded, query))
+
+    def ask(self, loaded: Loaded, query: Query) -> Answer:
+        """What would be answered from this; nothing is counted."""
+        past = self._past(loaded, query)
         unknown = Reason.UNKNOWN_USER if query.user is not None else Reason.UNKNOWN_ITEMS
         footing = find_footing(loaded.release, past, unknown=unknown)
         allowed = loaded.shelf.allowed(query.categories, query.exclude)
         places, scores = self._rank(loaded, past, footing, allowed, query)
-        self.recent.append(query)
         return self._answer(loaded, footing.rung, footing.reasons, places, scores)
 
     def similar(
@@ -168,11 +244,14 @@ class Service:
         Raises:
             UnknownItemError: nobody knows it.
         """
-        loaded = self._loaded
-        shelf, place = loaded.shelf, loaded.shelf.place(item)
+        place = self._loaded.shelf.place(item)
         if place is None:
             raise UnknownItemError(f"item {item} is unknown")
-        allowed = shelf.allowed(categories, [*exclude, item])
+        allowed = self._loaded.shelf.allowed(categories, [*exclude, item])
+        return self._timed(lambda: self._similar(self._loaded, place, allowed, limit=limit))
+
+    def _similar(self, loaded: Loaded, place: int, allowed: NDArray[np.bool_], *, limit: int) -> Answer:
+        shelf = loaded.shelf
         if loaded.release is not None and place <= shelf.rows:
             rows, cosines = loaded.release.ranker.similar(place, allowed[: shelf.rows + 1], k=limit)
             return self._answer(loaded, Rung.SEQUENCE, (), rows, cosines)
@@ -181,11 +260,27 @@ class Service:
         places = best(np.where(kin, shelf.popularity(), -np.inf).astype(np.float32), limit)
         return self._answer(loaded, Rung.POPULARITY, (reason,), places, shelf.bought[places])
 
-    def _past(self, query: Query) -> Past:
+    def _timed(self, ask: Callable[[], Answer]) -> Answer:
+        """Answer, and count it for the release that is served."""
+        began, tally = perf_counter(), self.tally
+        try:
+            answer = ask()
+        except Exception:
+            tally.note(perf_counter() - began, failed=True)
+            self.metrics.note_failed_answer()
+            raise
+        failed = Reason.MODEL_ERROR in answer.reasons
+        tally.note(perf_counter() - began, failed=failed)
+        if failed:
+            self.metrics.note_failed_answer()
+        self.metrics.note_answer(answer.rung, answer.reasons)
+        return answer
+
+    def _past(self, loaded: Loaded, query: Query) -> Past:
         """The user's past in places. A given history has no times: its items count as looked at, in their order."""
         if query.user is not None:
-            return self._loaded.shelf.placed(self.store.past(query.user, limit=LINES))
-        places = [place for name in query.history or () if (place := self._loaded.shelf.place(name)) is not None]
+            return loaded.shelf.placed(self.store.past(query.user, limit=LINES))
+        places = [place for name in query.history or () if (place := loaded.shelf.place(name)) is not None]
         item = np.array(places, np.int64)
         return Past(item=item, time_ms=np.arange(len(item)), purchased=np.zeros(len(item), np.bool_))
 
@@ -222,11 +317,21 @@ class Service:
         places: NDArray[np.int64],
         scores: NDArray[np.float32],
     ) -> Answer:
-        self.metrics.note_answer(rung, reasons)
         shelf = loaded.shelf
         items = [
             Recommended(item=shelf.name(place), score=round(score, 6), title=shelf.title(place))
             for place, score in zip(places.tolist(), scores.tolist(), strict=True)
         ]
-        version = loaded.release.version if loaded.release else None
-        return Answer(rec_id=self.new_id(), release=version, rung=rung, reasons=reasons, items=items)
+        version, sha256 = _named(loaded.release)
+        return Answer(
+            rec_id=rec_id.make(version=version, sha256=sha256, drawn=self._draw(rec_id.RANDOM_BYTES)),
+            release=version or None,
+            rung=rung,
+            reasons=reasons,
+            items=items,
+        )
+
+
+def _named(release: Release | None) -> tuple[int, str]:
+    """Version and digest; before the first release 0 and nothing."""
+    return (release.version, release.sha256) if release else (0, "")

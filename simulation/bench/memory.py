@@ -11,10 +11,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from protocol.errors import UnavailableError
 from simulation.bench.cohort import Cohort
 
-_STATUS = Path("/proc/self/status")
-_CLEAR = Path("/proc/self/clear_refs")
+_PROCESSES = Path("/proc")
 _FORGET_PEAK = "5"
 
 
@@ -38,40 +38,48 @@ def measure(*, parameters: int, peers: int) -> dict[str, Any]:
     cohort = Cohort.of(peers + 1, parameters=parameters)
     values = cohort.values()
     gc.collect()
-    before = _resident()
-    _forget_peak()
+    before = idle()
     answer = cohort.masked_update(cohort.first, values)
-    peak = _peak()
+    most = peak()
     return {
         "parameters": parameters,
         "peers": peers,
         "before_bytes": before,
-        "peak_bytes": peak,
+        "peak_bytes": most,
         "message_bytes": len(answer),
-        "ratio": (peak - before) / (4 * parameters),
+        "ratio": (most - before) / (4 * parameters),
     }
 
 
-def _resident() -> int:
-    return _line("VmRSS") if _STATUS.exists() else _peak()
+def idle(process: int | None = None) -> int:
+    """Resident bytes of a process now, ours by default; its peak counts from here on."""
+    if not _PROCESSES.exists():
+        return peak(process)
+    (_of(process) / "clear_refs").write_text(_FORGET_PEAK, "ascii")
+    return _line("VmRSS", process)
 
 
-def _forget_peak() -> None:
-    if _CLEAR.exists():
-        _CLEAR.write_text(_FORGET_PEAK, "ascii")
+def peak(process: int | None = None) -> int:
+    """The most bytes since `idle`; elsewhere than on Linux since our start, which is the same if it was lower.
 
-
-def _peak() -> int:
-    """The most since `_forget_peak`; elsewhere than on Linux since the start, which is the same if it was lower."""
-    if _STATUS.exists():
-        return _line("VmHWM")
+    Raises:
+        UnavailableError: this system does not tell it of other processes.
+    """
+    if _PROCESSES.exists():
+        return _line("VmHWM", process)
+    if process is not None:
+        raise UnavailableError("the memory of another process is read from /proc, which this system does not have")
     largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return largest if sys.platform == "darwin" else 1024 * largest
 
 
-def _line(name: str) -> int:
-    lines = dict(line.split(":", 1) for line in _STATUS.read_text("ascii").splitlines())
-    return 1024 * int(lines[name].split()[0])
+def _line(name: str, process: int | None) -> int:
+    lines = (_of(process) / "status").read_text("ascii").splitlines()
+    return 1024 * int(dict(line.split(":", 1) for line in lines)[name].split()[0])
+
+
+def _of(process: int | None) -> Path:
+    return _PROCESSES / ("self" if process is None else str(process))
 
 
 if __name__ == "__main__":

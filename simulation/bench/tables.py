@@ -112,6 +112,58 @@ def _growth_table(rows: Sequence[Mapping[str, Any]], title: str) -> Table:
     return table
 
 
+def print_sync(report: Mapping[str, Any]) -> None:
+    """Figures beside their goals, then what they were made from."""
+    console = Console()
+    details = report["details"]
+    table = Table("what", "measured", "goal", title="releases", title_style="")
+    for row in _sync_rows(report, details):
+        table.add_row(*row)
+    console.print(table)
+    for name in ("fanout", "late_joiner"):
+        for side in ("hanse", "bare"):
+            told = ", ".join(f"{seconds:.3f}" for seconds in details[name][f"{side}_seconds"])
+            console.print(f"{name.replace('_', ' ')}, {side}, seconds: {told}")
+
+
+def _sync_rows(report: Mapping[str, Any], details: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    fanout, lossy, swap = details["fanout"], details["lossy"], details["swap"]
+    size = f"{fanout['bytes'] / 2**20:.0f} MiB"
+    return [
+        (
+            f"release of {size} to {fanout['edges']} edges, until all have verified it, against bare paho",
+            f"{report['fanout_ratio']:.2f}x",
+            "<= 1.3x",
+        ),
+        ("late joiner, center down, against bare paho", f"{report['late_joiner_ratio']:.2f}x", "<= 1.5x"),
+        (
+            f"bytes at {lossy['share']:.0%} message loss, of the release",
+            f"{report['lossy_bytes_ratio']:.3f}x",
+            "<= 1.05x",
+        ),
+        (
+            "bytes of a second release of which 3 of 4 submodels are unchanged, of the release",
+            f"{report['delta_bytes_ratio']:.3f}x",
+            "<= 0.30x",
+        ),
+        (
+            f"rollback of {details['rollback']['edges']} edges, until the last answers from the older model",
+            f"{report['rollback_seconds']:.1f} s",
+            "<= 10 s",
+        ),
+        (
+            (
+                f"requests failed ({swap['failed']}) or slower than 2x p99 ({swap['slow']}) during a swap, of "
+                f"{swap['requests']:,} (slow without a release: {swap['slow_without_a_release']} of "
+                f"{swap['requests_without_a_release']:,})"
+            ),
+            f"{report['swap_failed_requests']}",
+            "0",
+        ),
+        ("broker's memory for the fan-out, of the release", f"{report['broker_memory_ratio']:.2f}x", "<= 2.5x"),
+    ]
+
+
 def print_word_bits(report: Mapping[str, Any]) -> None:
     """One row a width; "error" is how far the first sum is from that of floats, as a share of its norm."""
     console = Console()

@@ -1,11 +1,15 @@
 """A real SuperLink for the tests of a module, with TLS of its own, and real nodes for each test."""
 
 import datetime as dt
+import hashlib
 import ipaddress
+import json
 import os
+import socket
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import closing, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,12 +20,26 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
+from center import founding, membership, road, upkeep
+from center.broker import Broker
+from center.connection import Connection
 from center.flower_app import FlowerCenter
 from center.gateway import Gateway
+from center.keys import CenterKeys
+from center.registry import Registry
+from center.settings import CenterSettings
+from center.settings import load as load_settings
 from center.superlink import SuperLink
 from center.transport import GridTransport
 from edge.flower_node import Answer, FlowerNode, build_client_app
-from protocol.identity import EdgeId
+from edge.keys import Keys
+from protocol.blocks import BlockCipher
+from protocol.bundle import Manifest
+from protocol.errors import DamagedBlockError
+from protocol.identity import EdgeId, FederationId
+from protocol.release import WHOLE_QUEUE, Kind, Offer, Pace, Place
+from protocol.sealing import ContentKey, decrypt, open_content_key
+from protocol.topics import Topics
 from protocol.transport import Reply, Request
 
 
@@ -192,3 +210,171 @@ def gateway(superlink, papers) -> Iterator[Gateway]:
     door.start()
     yield door
     door.stop()
+
+
+class Town:
+    """A center's folder as `hanse-center init` makes it, a broker, and what edges could read there."""
+
+    def __init__(self, folder: Path, kind: str, *, settings: str = "") -> None:
+        self.folder, self.kind, self.federation = folder, kind, FederationId("hanse")
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        addresses = founding.Addresses(host="127.0.0.1", gateway_port=1, superlink_port=2, broker_port=port)
+        founding.found(folder, federation=self.federation, addresses=addresses, now=dt.datetime.now(dt.UTC))
+        self.topics = Topics(self.federation)
+        self.now = dt.datetime.now(dt.UTC)
+        self.sites: dict[str, Keys] = {}
+        self.broker: Broker | None = None
+        if settings:
+            self.set(settings)
+
+    def set(self, text: str) -> None:
+        """Write further settings; a section that is there already gets them."""
+        path = self.folder / "center.toml"
+        section, _, lines = text.partition("\n")
+        before = path.read_text()
+        path.write_text(before.replace(section, text) if section in before else f"{before}\n{section}\n{lines}\n")
+
+    @property
+    def settings(self) -> CenterSettings:
+        return load_settings(self.folder)
+
+    def start_broker(self) -> None:
+        upkeep.refresh(self.folder, self.settings, now=self.now)
+        self.broker = Broker.start(road.broker_plan(self.folder, self.settings), kind=self.kind)
+
+    def stop_broker(self) -> None:
+        if self.broker is not None:
+            self.broker.stop()
+
+    def join(self, *names: str) -> None:
+        with closing(Registry(self.folder / "registry.db")) as registry:
+            for name in names:
+                self.sites[name] = Keys.generate()
+                registry.add_site(self.sites[name].member(EdgeId(name)), certificate="pem", now_ms=1)
+
+    def admit(self, *names: str) -> None:
+        self.join(*names)
+        membership.admit(self.folder, self.settings, now=self.now)
+
+    def connected(self):
+        return road.connected(self.folder, self.settings, CenterKeys.load(self.folder))
+
+    def build(self, files: dict[str, bytes], *, kind: Kind = Kind.BUNDLE) -> Path:
+        """The folder of the next release."""
+        number = founding.open_repository(self.folder).next_version(kind)
+        place = self.folder / "releases" / f"{kind}-{number}"
+        for path, data in {**files, "card.json": b"{}"}.items():
+            (place / path).parent.mkdir(parents=True, exist_ok=True)
+            (place / path).write_bytes(data)
+        return place
+
+    def release(
+        self, files: dict[str, bytes], *, place: Place = Place.ALL, reach: int = WHOLE_QUEUE, voice=None
+    ) -> int:
+        """Build, sign and publish; its number."""
+        kind = Kind.CATALOGUE if place is Place.CATALOGUE else Kind.BUNDLE
+        folder = self.build(files, kind=kind)
+        with self.connected() if voice is None else nullcontext(voice) as speaking:
+            return self.sign(speaking, folder, place=place, reach=reach)
+
+    def sign(self, voice, folder: Path, *, place: Place = Place.ALL, reach: int = WHOLE_QUEUE) -> int:
+        kind = Kind.CATALOGUE if place is Place.CATALOGUE else Kind.BUNDLE
+        with road.signing_files(voice, folder, directory=self.folder, settings=self.settings) as (repository, manifest):
+            offer = Offer(
+                place=place,
+                version=repository.next_version(kind),
+                sha256=manifest.bundle_digest,
+                bytes=manifest.total_bytes,
+                evaluation={},
+            )
+            repository.add(offer, manifest.to_bytes())
+            if place is Place.ALL:
+                pace = Pace(version=offer.version, reach=reach)
+                repository.add_target(pace.target, b"{}", custom=pace.to_custom())
+            voice.publish_metadata(repository.publish_version(now=self.now))
+        return offer.version
+
+    def retained(self) -> dict[str, bytes]:
+        """Everything that lies on the broker."""
+        owner = Connection(road.broker_access(self.folder, self.settings), client_id=os.urandom(8).hex())
+        owner.start()
+        owner.wait_until_up(seconds=10)
+        found: dict[str, bytes] = {}
+        try:
+            owner.listen(f"{self.topics.base}/#", lambda topic, payload: found.update({topic: payload}))
+            seen = -1
+            while len(found) > seen:  # until the broker has said nothing new for a while
+                seen = len(found)
+                time.sleep(0.3)
+        finally:
+            owner.stop()
+        return {topic: payload for topic, payload in found.items() if payload}
+
+    def read_as(
+        self, site: str, *, stock: dict[str, bytes] | None = None, known: tuple[ContentKey, ...] = ()
+    ) -> dict[str, dict[str, bytes]]:
+        """What an edge reads: the files of every release, by target name; all is checked.
+
+        Args:
+            known: keys that it had before; one that has just started has none.
+        """
+        stock = self.retained() if stock is None else stock
+        keys = {key.key_id: key for key in (*known, self.key_of(site, stock))}
+
+        def file(name: str) -> bytes:
+            topic = self.topics.tuf(name)
+            return decrypt(stock[topic], key=keys[stock[topic][:8]], topic=topic)
+
+        def block(name: str) -> bytes:
+            for key in keys.values():
+                with suppress(DamagedBlockError):
+                    return BlockCipher(key).open(stock[self.topics.block(name)], expected=name)
+            raise KeyError(name)
+
+        def signed(name: str) -> dict:
+            return json.loads(file(name))["signed"]
+
+        snapshot = signed(f"{signed('timestamp.json')['meta']['snapshot.json']['version']}.snapshot.json")
+        found: dict[str, dict[str, bytes]] = {}
+        for role in ("releases", "wide", "membership"):
+            number = snapshot["meta"][f"{role}.json"]["version"]
+            for name, target in signed(f"{number}.{role}.json")["targets"].items():
+                place, _, rest = name.partition("/")
+                data = file(f"{place}/{target['hashes']['sha256']}.{rest}")
+                assert hashlib.sha256(data).hexdigest() == target["hashes"]["sha256"]
+                if "sha256" not in target["custom"]:
+                    found[name] = {"": data}
+                    continue
+                manifest = Manifest.from_bytes(data)
+                assert manifest.bundle_digest == target["custom"]["sha256"]
+                found[name] = {
+                    path: b"".join(block(name) for name in entry.blocks) for path, entry in manifest.files.items()
+                }
+        return found
+
+    def key_of(self, site: str, stock: dict[str, bytes]) -> ContentKey:
+        """The content key that lies on the broker for a site.
+
+        Raises:
+            KeyError: none does.
+        """
+        return open_content_key(
+            stock[self.topics.key(EdgeId(site))],
+            federation=self.federation,
+            edge=EdgeId(site),
+            private_key=self.sites[site].seal,
+            center_key=CenterKeys.load(self.folder).center.public_key(),
+        )
+
+
+@pytest.fixture
+def town(tmp_path, broker_kind) -> Iterator[Town]:
+    """A federation with a running broker; nobody has joined yet."""
+    town = Town(tmp_path / "center", broker_kind)
+    try:
+        town.start_broker()
+        yield town
+    finally:
+        town.stop_broker()

@@ -1,226 +1,29 @@
 """A campaign over the real state machines and the real edges' part in them; only the network stands in one process."""
 
-import itertools
-from dataclasses import replace
+import importlib.util
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from center import calling, durable, gathering
 from center.averaging import ServerState
-from center.campaign import Folder, Surroundings, run_campaign
-from center.federation import Federation, StoppedError
-from center.registry import Registry
-from center.settings import CenterSettings, RoundSettings
+from center.federation import StoppedError
 from center.settings import PrivacySettings as PrivacyOfRounds
-from center.transport import GridTransport
-from edge.flower_node import build_client_app
-from edge.keys import Keys
-from edge.ledger import Ledger
-from edge.participation import Participation
 from edge.ratchet import Ratchet
 from edge.settings import PolicySettings, PrivacySettings
 from edge.spending import Spending
-from protocol import lessons
-from protocol.errors import BadInputError, PeerMisbehavedError, TooFewSurvivorsError, UnavailableError
-from protocol.identity import EdgeId, FederationId, Roster
+from protocol.errors import BadInputError, TooFewSurvivorsError
+from protocol.identity import EdgeId
 from protocol.models import weights as model_weights
-from protocol.privacy import FIGURES
-from protocol.transport import Action
-from simulation.network import InProcessGrid, Site
+from protocol.transport import Action, Reply
 
-CENTER = Ed25519PrivateKey.from_private_bytes(b"c" * 32)
-NAMES = tuple(EdgeId(name) for name in ("bergen", "bruges", "riga", "visby"))
-ITEMS = 3
-SHAPE = model_weights.SequenceConfig(items=ITEMS, embedding_size=2, history_length=2, layers=1, heads=1)
-ROUNDS = RoundSettings(deadline_seconds=1000, gather_seconds=5, step_seconds=20, min_cohort=3, clip=100.0)
-NO_NOISE = PrivacyOfRounds()
-POLICY = PolicySettings(min_cohort=3, max_colluders=0)
-
-
-class KilledError(BaseException):
-    """The process ends here: nothing catches it, nothing is tidied up."""
-
-
-class Shop:
-    """What one site says: every item bought once, and a step of one in each parameter."""
-
-    def __init__(self):
-        self.away = False
-        self.refusal = None
-        self.weight = 1.0
-        self.events = 1
-        self.ndcg = 0.5
-        self.step = 1.0
-        self.trained_from = []
-
-    def layout(self, announcement, weights):
-        if self.refusal:
-            raise PeerMisbehavedError(self.refusal)
-        clip, bits = announcement.coordinate_clip, announcement.layout[0].bits
-        bound = announcement.layout[0].bound if announcement.privacy else None
-        if weights:
-            parameters = model_weights.parameters(weights)
-            return lessons.training_layout(parameters, coordinate_clip=clip, word_bits=bits, private_bound=bound)
-        return lessons.popularity_layout(ITEMS, private_bound=bound)
-
-    def until(self):
-        return self.events
-
-    def values(self, announcement, weights, *, after):
-        said = self._plain_values(weights, after=after)
-        if announcement.privacy:  # one user, within the user clip
-            said |= {name: value * announcement.privacy.unit(name) for name, value in said.items() if name in FIGURES}
-            said |= {name: np.zeros_like(said[name]) for name in ("counts", "update") if name in said}
-        return said
-
-    def _plain_values(self, weights, *, after):
-        if not weights:
-            return {"counts": np.full(ITEMS + 1, self.events - after, np.float32), "weight": 1.0}
-        self.trained_from.append(weights)
-        step = np.full(model_weights.parameters(weights), self.step * self.weight, np.float32)
-        share = {name: self.weight * value for name, value in (("loss", 2.0), ("ndcg", self.ndcg), ("recall", 0.25))}
-        return {"update": step, "weight": self.weight, **share}
-
-
-class Town:
-    """A center's folder and four edges; `center()` is a new process on the same disk."""
-
-    def __init__(self, folder, names=NAMES):
-        self.folder, self.names = folder, names
-        self.clock = itertools.count(1_700_000_000_000, 100)
-        self.keys = {name: Keys.generate() for name in self.names}
-        self.shops = {name: Shop() for name in self.names}
-        self.policies = dict.fromkeys(self.names, POLICY)
-        self.center_roster = self.edge_roster = self.roster_of(1, self.names)
-        self.budgets = dict.fromkeys(self.names, PrivacySettings())
-        self.wakes = []
-        self.running = "spring"
-        self.stopped = False
-        self.ledgers = {name: Ledger(folder / name / "state.db") for name in self.names if not (folder / name).mkdir()}
-        self.registry = Registry(folder / "registry.db")
-        self.registry.ask_campaign("spring", submodel="recommend", rounds=3, now_ms=1)
-        self.transport = self._transport()
-
-    def roster_of(self, version, names, **options):
-        members = [self.keys[name].member(name) for name in names]
-        return Roster.of(FederationId("hanse"), version, members, **options)
-
-    def _participation(self, name):
-        return Participation(
-            me=name,
-            keys=self.keys[name],
-            center=CENTER.public_key(),
-            roster=lambda: self.edge_roster,
-            policy=self.policies[name],
-            ledger=self.ledgers[name],
-            ratchet=Ratchet(self.folder / name / "ratchet"),
-            spending=Spending(self.folder / name / "spending.db", self.budgets[name], rounds_per_day=200),
-            lessons=dict.fromkeys(("popularity", "train"), self.shops[name]),
-            now_ms=lambda: 1_700_000_000_000,
-        )
-
-    def _answer(self, name, request):
-        return self._participation(name).answer(request)
-
-    def _transport(self):
-        sites = {}
-        for name in self.names:
-            der = self.keys[name].node.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-            app = build_client_app(lambda request, name=name: self._answer(name, request))
-            sites[name] = Site(key=der, app=app)
-        return Line(GridTransport(InProcessGrid(sites), edges={n: s.key for n, s in sites.items()}, poll=0), self)
-
-    def center(self, **changes):
-        federation = Federation(
-            roster=lambda: self.center_roster,
-            center_epoch=1,
-            center_key=CENTER,
-            transport=self.transport,
-            registry=self.registry,
-            wake=lambda campaign, until_ms: self.wakes.append((campaign, until_ms)),
-            stopped=lambda: self.stopped,
-            now_ms=lambda: next(self.clock),
-        )
-        around = Surroundings(
-            federation=replace(federation, **{name: changes.pop(name) for name in ("wake",) if name in changes}),
-            catalogue_version=1,
-            items=ITEMS,
-            counted=lambda: np.zeros(ITEMS + 1),
-            initial=lambda counts: model_weights.initial(
-                SHAPE, popularity=counts, min_support=1, rng=np.random.default_rng(7)
-            ).to_bytes(),
-        )
-        return replace(around, **changes)
-
-    def run(self, *, rounds=ROUNDS, campaign="spring", privacy=NO_NOISE, **changes):
-        self.running = campaign
-        run_campaign(
-            self.registry.campaign(campaign),
-            folder=self.campaign,
-            around=self.center(**changes),
-            settings=CenterSettings(federation="hanse", rounds=rounds, privacy=privacy),
-        )
-
-    @property
-    def campaign(self):
-        return Folder(path=self.folder / "campaigns" / self.running)
-
-    def rounds(self):
-        return self.registry.rounds("spring")
-
-    def steps(self):
-        return [row.figures["step"] for row in self.rounds() if "step" in row.figures]
-
-    def close(self):
-        self.registry.close()
-        for ledger in self.ledgers.values():
-            ledger.close()
-
-
-class Line:
-    """The line to the edges: those that are away are not seen online, and it swallows what it is told to.
-
-    Attributes:
-        swallows: pairs of an edge and an action whose requests are lost; None for all actions.
-        slow: edges whose masked update arrives only when the others have been asked to sign.
-    """
-
-    def __init__(self, transport, town):
-        self.transport, self.town = transport, town
-        self.swallows = set()
-        self.outages = 0
-        self.before_send = lambda _requests: None
-        self.sent = []
-        self.slow = set()
-        self.held = []
-
-    def online(self):
-        return frozenset(name for name in self.transport.online() if not self.town.shops[name].away)
-
-    def send(self, requests):
-        self.before_send(requests)
-        self.sent += [(edge, request.action) for edge, request in requests.items()]
-        self.transport.send({edge: ask for edge, ask in requests.items() if not self._lost(edge, ask.action)})
-
-    def _lost(self, edge, action):
-        return (edge, action) in self.swallows or (edge, None) in self.swallows
-
-    def receive(self, *, timeout):
-        if self.outages and self.sent[-1][1] == Action.MASKED_UPDATE:
-            self.outages -= 1
-            raise UnavailableError("SuperLink does not answer")
-        del timeout
-        replies = self.held + self.transport.receive(timeout=0)
-        late = self.sent[-1][1] == Action.MASKED_UPDATE
-        self.held = [(edge, reply) for edge, reply in replies if late and edge in self.slow]
-        return [(edge, reply) for edge, reply in replies if not (late and edge in self.slow)]
-
-    def forget(self):
-        self.transport.forget()
+_spec = importlib.util.spec_from_file_location("town", Path(__file__).with_name("town.py"))
+_town = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(_town)
+ITEMS, NAMES, ROUNDS = _town.ITEMS, _town.NAMES, _town.ROUNDS
+KilledError, Town = _town.KilledError, _town.Town
 
 
 @pytest.fixture
@@ -378,6 +181,107 @@ def test_what_a_failed_campaign_counted_and_lost_the_next_one_counts(town) -> No
     town.registry.ask_campaign("autumn", submodel="recommend", rounds=0, now_ms=2)
     town.run(campaign="autumn")
     assert np.array_equal(np.load(town.campaign.popularity(1)), np.full(ITEMS + 1, len(NAMES)))
+
+
+def _state(town):
+    return ServerState.from_bytes(town.campaign.state.read_bytes())
+
+
+def _swallow_after_the_first_step(town, action):
+    def swallow(_requests):
+        trained = town.steps() == [1]
+        town.transport.swallows = {("riga", action), ("visby", action)} if trained else set()
+
+    town.transport.before_send = swallow
+
+
+def test_edges_that_are_only_away_cost_the_campaign_no_half_step(town) -> None:
+    """Nobody can have opened anything: the question is as good as ever, so the campaign fails and says why."""
+    _swallow_after_the_first_step(town, Action.MASKED_UPDATE)
+    with pytest.raises(TooFewSurvivorsError):
+        town.run()
+    assert (_state(town).completed, _state(town).halvings) == (1, 0)
+    town.transport.before_send, town.transport.swallows = (lambda _requests: None), set()
+    town.run()
+    assert town.steps() == [1, 2, 3]
+
+
+def test_a_question_that_was_opened_in_vain_is_asked_otherwise_after_half_a_step(town) -> None:
+    """Two of four have unmasked and the others never will: that question is answered for ever, for nobody."""
+
+    def swallow(_requests):
+        stuck = town.steps() == [1] and not _state(town).halvings
+        town.transport.swallows = {("riga", Action.UNMASK), ("visby", Action.UNMASK)} if stuck else set()
+
+    town.transport.before_send = swallow
+    town.run()
+    assert town.steps() == [1, 2, 3]
+    assert town.rounds()[2].outcome.startswith("round 3: 2 unmaskings")
+
+
+def test_a_campaign_whose_questions_are_all_opened_in_vain_fails_and_is_not_called_finished(town) -> None:
+    _swallow_after_the_first_step(town, Action.UNMASK)
+    with pytest.raises(TooFewSurvivorsError):
+        town.run()
+    assert (_state(town).completed, _state(town).halvings) == (1, 3)
+
+
+def test_a_center_killed_amid_a_stuck_question_still_knows_that_it_was_opened(town) -> None:
+    def kill(_requests):
+        town.transport.swallows = {("riga", Action.UNMASK), ("visby", Action.UNMASK)} if town.steps() == [1] else set()
+        if town.steps() == [1] and town.transport.sent[-1][1] == Action.ABANDON:
+            raise KilledError
+
+    town.transport.before_send = kill
+    with pytest.raises(KilledError):
+        town.run()
+    town.transport.before_send = lambda _requests: setattr(
+        town.transport, "swallows", set() if _state(town).halvings else {("riga", None), ("visby", Action.UNMASK)}
+    )
+    town.run()
+    assert town.steps() == [1, 2, 3]
+
+
+def test_the_sums_of_answered_questions_do_not_stay_on_the_disk(town) -> None:
+    kept = []
+    town.run(between=lambda: kept.append(sorted(path.name for path in town.folder.glob("campaigns/**/*.round"))))
+    assert kept == [["question-bergen.round"]] * 3
+    assert list(town.folder.glob("campaigns/**/*.round")) == []
+
+
+def test_others_may_ask_between_two_rounds_and_the_campaign_goes_on(town) -> None:
+    """Their epochs and round numbers come in between; nothing of the campaign is lost to them."""
+
+    others = [f"other-{number}" for number in range(3)]
+    asked = iter(others)
+
+    def ask():
+        other = next(asked)
+        town.registry.ask_campaign(other, submodel="recommend", rounds=0, now_ms=2)
+        town.run(campaign=other)
+        town.running = "spring"
+
+    town.run(between=ask)
+    assert [row.outcome for other in others for row in town.registry.rounds(other)] == ["summed"] * 3
+    assert {row.outcome for row in town.rounds()} == {"summed"}
+    assert town.steps() == [1, 2, 3]
+
+
+def test_a_late_word_of_an_edge_that_is_no_survivor_does_not_end_a_resumed_round(town) -> None:
+    kill = _kill_when(Action.SIGN_SURVIVORS, rounds=4)
+
+    def lose_one(requests):
+        town.transport.swallows = {("riga", Action.MASKED_UPDATE)} if len(town.rounds()) == 4 else set()
+        kill(town, requests)
+
+    town.transport.before_send = lose_one
+    with pytest.raises(KilledError):
+        town.run()
+    town.transport.before_send = lambda _requests: None
+    assert "riga" in town.rounds()[3].cohort
+    town.transport.held = [("riga", Reply(error="what was that?"))]
+    town.run()
+    assert town.steps() == [1, 2, 3]
 
 
 def test_a_step_that_makes_validation_worse_is_taken_back_by_halves(town) -> None:

@@ -10,7 +10,7 @@ from center.publishing import manifest_of
 from protocol.blocks import BLOCK_BYTES, MAX_PAYLOAD_BYTES
 from protocol.errors import BadInputError, UnavailableError
 from protocol.identity import Label, open_document
-from protocol.release import Kind
+from protocol.release import Place
 from protocol.sealing import decrypt, open_content_key
 
 
@@ -20,7 +20,7 @@ def noise(blocks, *, seed=1):
 
 def test_nobody_on_the_broker_can_read_a_release(road):
     voice, owner = road.publisher(), road.as_owner_of_the_broker()
-    road.publish(voice, Kind.CATALOGUE, road.catalogue())
+    road.publish(voice, Place.CATALOGUE, road.catalogue())
     found = road.retained(owner)
     plain = [topic for topic, payload in found.items() if b"catalogue" in payload]
     assert all(topic.endswith("root.json") or topic == road.topics.inventory for topic in plain)
@@ -32,9 +32,9 @@ def test_nobody_on_the_broker_can_read_a_release(road):
 def test_a_block_that_two_releases_share_travels_once(road):
     voice = road.publisher()
     base = {"recommend/model.onnx": noise(4), "recommend/item_bias.bin": noise(1, seed=2)}
-    first = road.publish(voice, Kind.BUNDLE, road.bundle("b1", base))
+    first = road.publish(voice, Place.ALL, road.bundle("b1", base))
     changed = base["recommend/model.onnx"][:-1] + b"x"
-    second = road.publish(voice, Kind.BUNDLE, road.bundle("b2", {**base, "recommend/model.onnx": changed}, version=2))
+    second = road.publish(voice, Place.ALL, road.bundle("b2", {**base, "recommend/model.onnx": changed}, version=2))
     assert first > 5 * BLOCK_BYTES
     assert second < MAX_PAYLOAD_BYTES + 2000  # the changed block and the new card
 
@@ -42,7 +42,7 @@ def test_a_block_that_two_releases_share_travels_once(road):
 def test_a_release_published_again_sends_nothing(road):
     voice = road.publisher()
     directory = road.bundle("b1", {"recommend/model.onnx": noise(2)})
-    manifest, published = road.sign(Kind.BUNDLE, directory)
+    manifest, published = road.sign(Place.ALL, directory)
     assert voice.publish_blocks(directory, manifest) > 0
     voice.publish_metadata(published)
     assert voice.publish_blocks(directory, manifest) == 0
@@ -50,7 +50,7 @@ def test_a_release_published_again_sends_nothing(road):
 
 def test_a_restarted_center_sends_nothing_again(road):
     directory = road.bundle("b1", {"recommend/model.onnx": noise(2)})
-    manifest, published = road.sign(Kind.BUNDLE, directory)
+    manifest, published = road.sign(Place.ALL, directory)
     first = road.publisher()
     first.publish_blocks(directory, manifest)
     first.publish_metadata(published)
@@ -62,8 +62,7 @@ def test_a_restarted_center_sends_nothing_again(road):
 def test_a_wiped_broker_is_restocked(road):
     voice = road.publisher()
     road.admit(voice, "luebeck")
-    voice.publish_roster(b"a roster")
-    road.publish(voice, Kind.BUNDLE, road.bundle("b1", {"recommend/model.onnx": noise(3)}))
+    road.publish(voice, Place.ALL, road.bundle("b1", {"recommend/model.onnx": noise(3)}))
     owner = road.as_owner_of_the_broker()
     before = road.retained(owner)
     road.broker.stop()
@@ -77,9 +76,9 @@ def test_a_wiped_broker_is_restocked(road):
 
 def test_a_broker_that_went_back_to_an_old_state_is_restocked(road):
     voice, owner = road.publisher(), road.as_owner_of_the_broker()
-    road.publish(voice, Kind.BUNDLE, road.bundle("b1", {"recommend/model.onnx": noise(1)}))
+    road.publish(voice, Place.ALL, road.bundle("b1", {"recommend/model.onnx": noise(1)}))
     old = road.retained(owner)
-    road.publish(voice, Kind.BUNDLE, road.bundle("b2", {"recommend/model.onnx": noise(1, seed=9)}, version=2))
+    road.publish(voice, Place.ALL, road.bundle("b2", {"recommend/model.onnx": noise(1, seed=9)}, version=2))
     new = road.retained(owner)
     lost = [(topic, b"") for topic in new.keys() - old.keys()]
     owner.deliver([*lost, *old.items()], window=8, seconds=5)  # what a restored backup would hold
@@ -89,22 +88,22 @@ def test_a_broker_that_went_back_to_an_old_state_is_restocked(road):
 
 
 def test_a_broker_that_is_away_is_said_and_nothing_is_taken_for_published(road, monkeypatch):
-    monkeypatch.setattr("center.publishing._ACKNOWLEDGE_SECONDS", 0.5)
+    monkeypatch.setattr("center.delivery._ACKNOWLEDGE_SECONDS", 0.5)
     voice = road.publisher()
     directory = road.bundle("b1", {"recommend/model.onnx": noise(2)})
-    manifest, _ = road.sign(Kind.BUNDLE, directory)
+    manifest, _ = road.sign(Place.ALL, directory)
     road.broker.stop()
     with pytest.raises(UnavailableError, match="the broker at"):
         voice.publish_blocks(directory, manifest)
     road.start_broker()
-    monkeypatch.setattr("center.publishing._ACKNOWLEDGE_SECONDS", 15.0)
+    monkeypatch.setattr("center.delivery._ACKNOWLEDGE_SECONDS", 15.0)
     assert voice.publish_blocks(directory, manifest) > 2 * BLOCK_BYTES
 
 
 def test_a_broker_that_dies_in_the_middle_gets_everything_in_the_end(road):
     voice, owner = road.publisher(), road.as_owner_of_the_broker()
     directory = road.bundle("b1", {"recommend/model.onnx": noise(150)})
-    manifest, published = road.sign(Kind.BUNDLE, directory)
+    manifest, published = road.sign(Place.ALL, directory)
 
     def publish():
         voice.publish_blocks(directory, manifest)
@@ -126,7 +125,7 @@ def test_a_broker_that_dies_in_the_middle_gets_everything_in_the_end(road):
 def test_a_file_changed_after_signing_is_not_published(road):
     voice = road.publisher()
     directory = road.bundle("b1", {"recommend/model.onnx": noise(1)})
-    manifest, _ = road.sign(Kind.BUNDLE, directory)
+    manifest, _ = road.sign(Place.ALL, directory)
     (directory / "recommend/model.onnx").write_bytes(noise(1, seed=5))
     with pytest.raises(BadInputError, match="has changed since its release was signed"):
         voice.publish_blocks(directory, manifest)

@@ -6,7 +6,7 @@ from edge.keys import Keys, load_public
 from protocol.errors import BadInputError
 from protocol.identity import EdgeId
 
-NAMES = ("identity", "seal", "node", "tls")
+NAMES = ("identity", "seal", "node")
 
 
 @pytest.fixture

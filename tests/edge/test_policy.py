@@ -64,3 +64,34 @@ def test_a_site_takes_part_in_sums_of_groups_only_if_it_says_so() -> None:
     with pytest.raises(RefusedByPolicyError, match="sums of single groups"):
         policy.check(ASKED, policy=PolicySettings(), robust=True, answered_today=0)
     policy.check(ASKED, policy=PolicySettings(groups=True), robust=True, answered_today=0)
+
+
+RING = replace(ASKED, purpose=Purpose.HEALTH, cohort=ASKED.cohort[:3])
+
+
+def test_a_ring_of_three_may_say_how_a_release_does_and_nothing_else() -> None:
+    policy.check(RING, policy=PolicySettings(), robust=False, answered_today=0)
+    for purpose in set(Purpose) - {Purpose.HEALTH}:
+        with pytest.raises(RefusedByPolicyError, match="a cohort of 3"):
+            policy.check(replace(RING, purpose=purpose), policy=PolicySettings(), robust=False, answered_today=0)
+
+
+@pytest.mark.parametrize(
+    ("edges", "limits", "setting"),
+    [
+        (3, {"min_ring": 4}, "min_ring"),
+        (2, {}, "min_ring"),
+        (5, {"max_colluders": 2}, "max_colluders"),
+        (3, {"require_noise": True}, "require_noise"),
+        (3, {"purposes": ("popularity", "train")}, "purposes"),
+    ],
+)
+def test_a_ring_has_limits_too(edges, limits, setting) -> None:
+    asked = replace(RING, cohort=ASKED.cohort[:edges])
+    with pytest.raises(RefusedByPolicyError) as refusal:
+        policy.check(asked, policy=PolicySettings(**limits), robust=False, answered_today=0)
+    assert f"policy.{setting}" in refusal.value.line()
+
+
+def test_an_evaluation_takes_the_ordinary_cohort() -> None:
+    policy.check(replace(ASKED, purpose=Purpose.EVALUATE), policy=PolicySettings(), robust=False, answered_today=0)

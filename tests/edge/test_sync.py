@@ -4,20 +4,18 @@ import pytest
 
 from protocol.errors import BadInputError, BadSignatureError, NotAdmittedError, UnavailableError, UntrustedError
 from protocol.identity import Label, sign_document
-from protocol.release import Kind
+from protocol.release import Place
 
 # paho leaves the socket of a failed TLS handshake to the garbage collector.
 LEAKY = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
 
-def test_an_edge_hears_of_rounds_rosters_and_releases(road, heard, eventually):
+def test_an_edge_hears_of_rounds_and_releases(road, heard, eventually):
     voice = road.publisher()
     road.edge("luebeck", heard=heard).wait_until_connected(seconds=10)
     voice.wake({"round": 4, "campaign": 1, "until_ms": 5})
-    voice.publish_roster(b"a roster")
-    road.publish(voice, Kind.CATALOGUE, road.catalogue())
+    road.publish(voice, Place.CATALOGUE, road.catalogue())
     assert eventually(lambda: heard.wakes) == [{"round": 4, "campaign": 1, "until_ms": 5}]
-    assert eventually(lambda: heard.rosters) == [b"a roster"]
     assert heard.release.wait(5)
     assert heard.troubles == []
 
@@ -25,7 +23,7 @@ def test_an_edge_hears_of_rounds_rosters_and_releases(road, heard, eventually):
 def test_looking_at_a_release_does_not_announce_it_again(road, heard):
     """The broker repeats what it retains to everyone who reads it; an edge would look again and again, for ever."""
     voice = road.publisher()
-    road.publish(voice, Kind.CATALOGUE, road.catalogue())
+    road.publish(voice, Place.CATALOGUE, road.catalogue())
     road.admit(voice, "luebeck")
     edge = road.edge("luebeck", heard=heard)
     assert heard.release.wait(5)

@@ -184,7 +184,9 @@ def make_service(stocked):
     def make(release=None, weights=None):
         numbers = itertools.count(1)
         loaded = Loaded.of(stocked, release, weights)
-        service = Service(stocked, loaded, new_id=lambda: f"rec-{next(numbers)}", now_ms=lambda: NOW_MS)
+        service = Service(
+            stocked, loaded, draw=lambda count: next(numbers).to_bytes(count, "big"), now_ms=lambda: NOW_MS
+        )
         made.append(service)
         return service
 

@@ -268,7 +268,7 @@ def imported_by(modules, *, then="", heavy=frozenset({"torch", "flwr", "protocol
 
 
 SERVER = """
-import sys, uvicorn
+import secrets, sys, uvicorn
 from pathlib import Path
 from edge.serving.api import build_app
 from edge.serving.release import Loaded
@@ -276,8 +276,7 @@ from edge.serving.service import Service
 from edge.store import Store
 
 store = Store.open(Path(sys.argv[1]))
-counter = iter(range(10**9))
-service = Service(store, Loaded.of(store, None), new_id=lambda: f"r{next(counter)}", now_ms=lambda: 1_795_000_000_000)
+service = Service(store, Loaded.of(store, None), draw=secrets.token_bytes, now_ms=lambda: 1_795_000_000_000)
 app = build_app(service, api_keys=None)
 uvicorn.run(app, port=int(sys.argv[2]), log_level="error", loop="uvloop", http="httptools")
 """

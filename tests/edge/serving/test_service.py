@@ -174,7 +174,7 @@ def test_first_purchase_of_a_new_shop_is_popular_at_once(tmp_path, buy):
     from edge.serving.service import Service
 
     with Store.open(tmp_path / "new.db") as store:
-        service = Service(store, Loaded.of(store, None), new_id=lambda: "r", now_ms=lambda: 0)
+        service = Service(store, Loaded.of(store, None), draw=bytes, now_ms=lambda: 0)
         assert service.recommend(Query(user="x")).items == []
         asyncio.run(service.add_events([buy("ada", "first-ever"), buy("ada", "seen", type=EventType.VIEW)]))
         assert names(service.recommend(Query(user="stranger", limit=1))) == ["first-ever"]

@@ -1,0 +1,171 @@
+"""``python -m simulation.bench.follower``: one site of the road's benchmarks, in a process of its own.
+
+It is told on standard input what to be next, one JSON object a line: an edge that brings the newest release onto its
+disk with the edge's own `Sync`, or a bare MQTT client that counts bytes. It answers on standard output when it listens,
+and once more when all has arrived, with the time of the clock that all processes of a machine share.
+"""
+
+import json
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import paho.mqtt.client as mqtt
+
+from edge import settings
+from edge.connection import BrokerAccess
+from edge.fetching import Offered
+from edge.keys import Keys, load_public
+from edge.sync import Hearing, Sync, Trust
+from protocol.errors import FederationError, UnavailableError
+from protocol.identity import EdgeId, edge_id, federation_id
+from protocol.release import Ring, offered_to
+from simulation.bench import bare
+
+_SECONDS = 120.0
+_CONNECT_SECONDS = 30.0
+_QOS = 1
+
+
+def count(order: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Be a bare client: subscribe to these topics and count until so many bytes have come."""
+    began = time.monotonic()
+    client = _Counter(order["bytes"])
+    with client.listening(_access(Path(order["site"])), order["topics"]):
+        yield {"listens": True}
+        finished = client.wait()
+    yield {"began": began, "finished": finished, "bytes": client.arrived}
+
+
+def follow(order: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Be an edge: fetch the newest release as soon as there is one, into ``folder``, beside what lies in ``known``."""
+    began = time.monotonic()
+    site, folder = Path(order["site"]), Path(order["folder"])
+    known = [Path(place) for place in order.get("known", ())]
+    with _following(site, folder, port=order.get("port")) as (sync, heard):
+        while (offered := _offered(sync, heard, edge=edge_id(site.name))) is None:
+            yield {"listens": True}
+        looked = time.monotonic()
+        fetched = sync.fetch(offered, known=known)
+        finished = time.monotonic()
+    yield {"began": began, "looked": looked, "finished": finished, "directory": str(fetched.directory)}
+
+
+@dataclass(slots=True)
+class _Counter:
+    """Counts what a bare paho client receives.
+
+    Attributes:
+        expected: bytes after which it has everything.
+    """
+
+    expected: int
+    arrived: int = 0
+    finished: float = 0.0
+    _done: threading.Event = field(default_factory=threading.Event)
+    _subscribed: threading.Event = field(default_factory=threading.Event)
+
+    @contextmanager
+    def listening(self, access: BrokerAccess, topics: Sequence[str]) -> Iterator[None]:
+        """Connected and subscribed, with TLS and a client certificate like an edge's."""
+        client = bare.client(access.tls())
+
+        def subscribe(*_: Any) -> None:
+            client.subscribe([(topic, _QOS) for topic in topics])
+
+        client.on_connect = subscribe
+        client.on_subscribe = lambda *_: self._subscribed.set()
+        client.on_message = self._take
+        client.connect(access.host, access.port)
+        client.loop_start()
+        try:
+            if not self._subscribed.wait(_CONNECT_SECONDS):
+                raise UnavailableError(f"{access} did not answer")
+            yield
+        finally:
+            client.disconnect()
+            client.loop_stop()
+
+    def wait(self) -> float:
+        """When the last byte came."""
+        if not self._done.wait(_SECONDS):
+            raise UnavailableError(f"{self.arrived} of {self.expected} bytes arrived")
+        return self.finished
+
+    def _take(self, _client: Any, _data: Any, message: mqtt.MQTTMessage) -> None:
+        self.arrived += len(message.payload)
+        if self.arrived >= self.expected and not self._done.is_set():
+            self.finished = time.monotonic()
+            self._done.set()
+
+
+@contextmanager
+def _following(site: Path, folder: Path, *, port: int | None) -> Iterator[tuple[Sync, threading.Event]]:
+    told, heard = settings.load(site), threading.Event()
+    sync = Sync(
+        _access(site, port=port),
+        federation=federation_id(told.site.federation),
+        edge=edge_id(told.site.name),
+        trust=Trust(
+            center_key=load_public(site / "trust" / "center.pub"),
+            sealing_key=Keys.load(site / "keys").seal,
+            root=(site / "trust" / "root.json").read_bytes(),
+        ),
+        hearing=Hearing(
+            on_wake=lambda _wake: None,
+            on_release_available=heard.set,
+            on_trouble=lambda error: print(error.line(), file=sys.stderr),  # noqa: T201 - into this process's log
+        ),
+        folder=folder,
+    )
+    sync.start()
+    try:
+        sync.wait_until_connected(seconds=_CONNECT_SECONDS)
+        yield sync, heard
+    finally:
+        sync.stop()
+
+
+def _offered(sync: Sync, heard: threading.Event, *, edge: EdgeId) -> Offered | None:
+    """What this edge is offered once it has heard of new metadata."""
+    if not heard.wait(_SECONDS):
+        raise UnavailableError("no release was heard of")
+    heard.clear()
+    newest = sync.newest()
+    offers = [bundle.offer for bundle in newest.bundles.values()]
+    offer = offered_to(offers, ring=Ring.ALL, edge=edge, reach=newest.pace)
+    return newest.bundles[offer.target] if offer else None
+
+
+def _access(site: Path, *, port: int | None = None) -> BrokerAccess:
+    told = settings.load(site)
+    return BrokerAccess(
+        host=told.center.broker_host,
+        port=port or told.center.broker_port,
+        authority=site / "trust" / "ca.crt",
+        certificate=site / "keys" / "tls.pem",
+        key=site / "keys" / "tls.pem",
+    )
+
+
+_DUTIES = {"count": count, "follow": follow}
+
+
+def main() -> None:
+    """Do what each line says until there are no more."""
+    for line in sys.stdin:
+        order = json.loads(line)
+        try:
+            for answer in _DUTIES[order["be"]](order):
+                print(json.dumps(answer), flush=True)  # noqa: T201 - to the process that started us
+        except (FederationError, OSError) as error:
+            print(json.dumps({"failed": f"{type(error).__name__}: {error}"}), flush=True)  # noqa: T201
+
+
+if __name__ == "__main__":
+    main()
