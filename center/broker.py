@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import Literal, Self
 
 from center import durable, tethered
@@ -92,7 +93,7 @@ class Broker:
                     f"the broker ended at once: {self._last_words()}",
                     advice=f"the whole log is {self.plan.folder / 'broker.log'}",
                 )
-            if _listens(self.plan):
+            if _listens(self.plan) and catches_hangup(self.pid):
                 return
             time.sleep(_POLL_SECONDS)
         raise UnavailableError(f"the broker does not listen on {self.plan.host}:{self.plan.port}: {self._last_words()}")
@@ -114,6 +115,20 @@ def _embedded(plan: BrokerPlan) -> list[str]:
     path = plan.folder / EMBEDDED_PLAN
     durable.write(path, plan.to_json())
     return [sys.executable, "-m", "center.embedded_broker", str(path)]
+
+
+def catches_hangup(pid: int) -> bool:
+    """Would SIGHUP be understood? A program that has set no handlers yet dies of it. True where nobody can tell.
+
+    Raises:
+        FileNotFoundError: there is no such process any more.
+    """
+    if not Path("/proc/self").exists():
+        return True
+    for line in Path(f"/proc/{pid}/status").read_text("ascii").splitlines():
+        if line.startswith("SigCgt:"):
+            return bool(int(line.split()[1], 16) >> (signal.SIGHUP - 1) & 1)
+    return False
 
 
 def _check_port(plan: BrokerPlan) -> None:

@@ -3,11 +3,12 @@
 import json
 import logging
 import secrets
+import signal
 import sqlite3
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any
@@ -58,6 +59,7 @@ def init(
 ) -> None:
     """Make a new federation: keys, certificates, first root of trust."""
     from center import founding
+    from center.registry import Registry
     from protocol.identity import federation_id
 
     addresses = founding.Addresses(
@@ -71,6 +73,8 @@ def init(
         root_threshold=root_threshold,
         now=datetime.now(UTC),
     )
+    with closing(Registry(directory / "registry.db")) as registry:
+        registry.record("founded", federation=federation, root_keys=root_keys, root_threshold=root_threshold)
     _say(
         {"federation": federation, "directory": str(directory)},
         as_json=as_json,
@@ -252,7 +256,10 @@ def broker(
     kind: Kind = "embedded" if embedded or mosquitto_path() is None else "mosquitto"
     running = Broker.start(plan, kind=kind)
     print(f"{kind} broker on {plan.host}:{plan.port}", flush=True)
-    running.wait()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with suppress(KeyboardInterrupt):
+        running.wait()
+    running.stop()  # and wait until it has stored what it keeps
 
 
 @app.command(name="broker-config")
@@ -418,7 +425,7 @@ def about() -> None:
     """The center of a federation."""
     structlog.configure(
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=lambda *_: structlog.PrintLogger(sys.stderr),  # whatever it is at the time
     )
 
 

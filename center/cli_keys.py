@@ -223,6 +223,8 @@ def _end(directory: Path, changed: "Changed") -> dict[str, Any]:
     registry = Registry(directory / "registry.db")
     for role in dict.fromkeys([*changed.new, *changed.old]):
         registry.record("keys changed", role=role, new=changed.new.get(role, []), old=changed.old.get(role, []))
+    for role in changed.finished:
+        registry.record("interrupted change of keys ended", role=role)
     registry.close()
     _publish(directory, renew=False)
     return {

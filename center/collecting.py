@@ -75,7 +75,7 @@ def superseded(repository: Repository, *, keep: int, in_use: Collection[int] = (
     kept[Place.ALL] |= {number for number in numbers[Place.ALL] if number >= max(reached, default=0)}
     for place in _BUNDLES:
         kept[place] |= {*in_use}
-    kept[Place.PACE] = kept[Place.ALL]
+    kept[Place.PACE] = kept[Place.ALL] if wide else {*numbers[Place.ALL]}
     return [
         target_name(place, number)
         for place, listed in numbers.items()
@@ -109,9 +109,9 @@ def collect(voice: Publisher, directory: Path, settings: CenterSettings, *, now:
         targets = prune(repository, keep=terms.keep, in_use=in_use)
         if targets:
             voice.publish_metadata(repository.publish_version(now=now))
-        needed = _needed(repository, voice, statuses=statuses, terms=terms, now=now)
+        needed = _needed(repository, voice)
         voice.ledger.mark_unneeded(needed=needed, among=list(_collectable(voice)), now_ms=_ms(now))
-        messages = _due(voice, needed, terms=terms, now=now)
+        messages = _due(voice, needed, statuses=statuses, terms=terms, now=now)
         voice.clear(messages)
         content_keys.forget(directory / "keys", but=voice.ledger.key_ids())
         folders = _old_folders(repository, voice, directory, keep=terms.keep, in_use=in_use)
@@ -125,8 +125,7 @@ def look(voice: Publisher, directory: Path, settings: CenterSettings, *, now: da
     terms, (statuses, in_use) = settings.releases, _hearsay(voice, directory)
     repository = open_repository(directory)
     targets = prune(repository, keep=terms.keep, in_use=in_use)
-    needed = _needed(repository, voice, statuses=statuses, terms=terms, now=now)
-    messages = _due(voice, needed, terms=terms, now=now)
+    messages = _due(voice, _needed(repository, voice), statuses=statuses, terms=terms, now=now)
     folders = _old_folders(repository, voice, directory, keep=terms.keep, in_use=in_use, without=messages)
     return Garbage(targets=tuple(targets), messages=messages, folders=tuple(folders))
 
@@ -151,28 +150,27 @@ def _collectable(voice: Publisher) -> Iterator[str]:
             yield topic
 
 
-def _needed(
-    repository: Repository,
-    voice: Publisher,
-    *,
-    statuses: Mapping[EdgeId, Mapping[str, Any]],
-    terms: ReleaseSettings,
-    now: datetime,
-) -> set[str]:
-    listed = {voice.topics.tuf(file.get_prefixed_paths()[0]): name for name, file in repository.listed().items()}
-    needed = set(listed)
-    for name in listed.values():
+def _needed(repository: Repository, voice: Publisher) -> set[str]:
+    """Topics of everything that is listed."""
+    listed = repository.listed()
+    needed = {voice.topics.tuf(file.get_prefixed_paths()[0]) for file in listed.values()}
+    for name in listed:
         needed |= _blocks(voice, repository.content(name))
-    said = [status.get("fetching") for status in statuses.values()]
-    fetching = {number for number in said if isinstance(number, int)}
-    since = voice.ledger.unneeded()
-    earliest = _ms(now - timedelta(hours=terms.keep_hours) - _PATIENCE)
-    for topic in _collectable(voice):
-        held = since.get(topic, earliest) >= earliest and _number(topic) in fetching
-        content = voice.read(topic) if held and topic not in needed else None
-        if content is not None:
-            needed |= {topic, *_blocks(voice, content)}
     return needed
+
+
+def _fetched(
+    voice: Publisher, since: Mapping[str, int], *, statuses: Mapping[EdgeId, Mapping[str, Any]], earliest_ms: int
+) -> set[str]:
+    """Topics of what edges say they are fetching, if it was still needed at some time."""
+    said = [status.get("fetching") for status in statuses.values()]
+    numbers = {number for number in said if type(number) is int}
+    fetched: set[str] = set()
+    for topic in _collectable(voice):
+        if since.get(topic, earliest_ms) >= earliest_ms and _number(topic) in numbers:
+            content = voice.read(topic)
+            fetched |= {topic, *_blocks(voice, content)} if content is not None else {topic}
+    return fetched
 
 
 def _number(topic: str) -> int | None:
@@ -190,13 +188,22 @@ def _blocks(voice: Publisher, manifest: bytes) -> set[str]:
     return set()
 
 
-def _due(voice: Publisher, needed: Collection[str], *, terms: ReleaseSettings, now: datetime) -> dict[str, int]:
+def _due(
+    voice: Publisher,
+    needed: Collection[str],
+    *,
+    statuses: Mapping[EdgeId, Mapping[str, Any]],
+    terms: ReleaseSettings,
+    now: datetime,
+) -> dict[str, int]:
+    """Bytes of each message that can be cleared now."""
     since, sizes = voice.ledger.unneeded(), voice.ledger.sizes()
-    latest = _ms(now - timedelta(hours=terms.keep_hours))
+    latest = now - timedelta(hours=terms.keep_hours)
+    fetched = _fetched(voice, since, statuses=statuses, earliest_ms=_ms(latest - _PATIENCE))
     return {
         topic: sizes[topic]
         for topic in _collectable(voice)
-        if topic not in needed and since.get(topic, _ms(now)) <= latest
+        if topic not in needed and topic not in fetched and since.get(topic, _ms(now)) <= _ms(latest)
     }
 
 

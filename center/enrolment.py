@@ -20,13 +20,13 @@ class Reception:
 
     Attributes:
         register_node: tells the SuperLink a node's public key (DER).
-        root: the first TUF root, as JSON text.
+        root: a TUF root by its number.
     """
 
     registry: Registry
     issuer: Issuer
     broker: BrokerSettings
-    root: str
+    root: Callable[[int], bytes]
     register_node: Callable[[bytes], None]
     now_ms: Callable[[], int]
 
@@ -55,6 +55,7 @@ class Reception:
         self.registry.redeem(secret_digest(bearer), member=request.member, now_ms=now_ms)
         self.registry.add_site(request.member, certificate=pem, now_ms=now_ms)
         _log.info("site joined", edge=request.member.edge)
+        root = self.root(self.registry.pinned_root(secret_digest(bearer))).decode("utf-8")
         return EnrolmentAnswer(
-            certificate=pem, root=self.root, broker_host=self.broker.host, broker_port=self.broker.port
+            certificate=pem, root=root, broker_host=self.broker.host, broker_port=self.broker.port
         ).to_bytes()

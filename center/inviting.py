@@ -28,6 +28,8 @@ def invite(directory: Path, site: str, *, life: timedelta, now: datetime) -> str
         raise BadInputError(f"no site may be called {CENTER}", advice="choose another name")
     loaded = settings.load(directory)
     keys = CenterKeys.load(directory)
+    # The newest: under an older one, whoever holds keys that have been replaced could still deceive a newcomer.
+    root, pinned = open_repository(directory).newest_root
     token = Token(
         federation=federation_id(loaded.federation),
         site=edge,
@@ -35,10 +37,11 @@ def invite(directory: Path, site: str, *, life: timedelta, now: datetime) -> str
         authority=keys.authority.public_bytes(Encoding.DER),
         roster_key=keys.roster_public.public_bytes_raw(),
         center_key=keys.center.public_key().public_bytes_raw(),
-        root_sha256=sha256(open_repository(directory).first_root).digest(),
+        root_sha256=sha256(pinned).digest(),
         secret=secrets.token_bytes(SECRET_BYTES),
     )
     expires_ms = int((now + life).timestamp() * 1000)
-    Registry(directory / "registry.db").add_token(secret_digest(token.bearer()), site=edge, expires_ms=expires_ms)
+    registry = Registry(directory / "registry.db")
+    registry.add_token(secret_digest(token.bearer()), site=edge, expires_ms=expires_ms, root=root)
     upkeep.refresh(directory, loaded, now=now)  # a broker that does not know the name would not hear the site out
     return token.to_text()

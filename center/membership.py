@@ -169,14 +169,15 @@ def publish(voice: Publisher, directory: Path, settings: CenterSettings, *, now:
     policy = rings.read_rings(directory, federation=federation, keys=keys)
     if roster is not None:
         voice.publish_keys({member.edge: member.seal for member in roster.members})
+    documents = {}
+    if roster is not None:
+        documents[Place.ROSTER] = roster.version, (directory / admission.ROSTER_FILE).read_bytes()
+    if policy is not None:
+        documents[Place.POLICY] = policy.number, (directory / rings.RINGS_FILE).read_bytes()
+    for place, (number, document) in documents.items():
+        voice.check_document(target_name(place, number), document)
     with signing(directory) as repository:
-        changed = [
-            document is not None and _list(repository, place, number, (directory / file).read_bytes())
-            for document, place, number, file in (
-                (roster, Place.ROSTER, roster.version if roster else 0, admission.ROSTER_FILE),
-                (policy, Place.POLICY, policy.number if policy else 0, rings.RINGS_FILE),
-            )
-        ]
+        changed = [_list(repository, place, *document) for place, document in documents.items()]
         published = repository.publish_version(now=now) if any(changed) else repository.published()
         voice.publish_metadata(published)
         interrupted = voice.keys.coming is not None and not repository.approvals_needed

@@ -184,7 +184,13 @@ class Orders:
         return newest
 
     def _staging(self, voice: Publisher, approvals: Sequence[Ed25519PrivateKey] = ()) -> Staging:
-        return Staging(directory=self.directory, settings=self.settings, voice=voice, approvals=approvals)
+        return Staging(
+            directory=self.directory,
+            settings=self.settings,
+            voice=voice,
+            in_use=self.rollouts.in_use(),
+            approvals=approvals,
+        )
 
     def _write(self, rollout: Rollout, *, was: Rollout, replacing: Rollout | None = None) -> Rollout:
         self.rollouts.save(rollout, was=was, replacing=replacing)

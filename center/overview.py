@@ -1,4 +1,4 @@
-"""What `hanse-center status` shows: sites, campaigns, rounds, releases, and whether the doors answer."""
+"""What `hanse-center status` shows: sites, rings, campaigns, rounds, releases, and whether the doors answer."""
 
 import socket
 import ssl
@@ -11,14 +11,16 @@ import httpx
 from rich.console import Console
 from rich.table import Table
 
-from center import admission
+from center import admission, rings, rollout_view
 from center.keys import CenterKeys
 from center.registry import Registry
+from center.rollouts import Rollouts
 from center.settings import CenterSettings
 from protocol.errors import BadInputError
 from protocol.identity import federation_id
 
 _TIMEOUT_SECONDS = 3.0
+_RELEASES_SHOWN = 5
 
 
 def look(directory: Path, settings: CenterSettings) -> dict[str, Any]:
@@ -28,9 +30,10 @@ def look(directory: Path, settings: CenterSettings) -> dict[str, Any]:
 
 
 def _look(directory: Path, settings: CenterSettings, registry: Registry) -> dict[str, Any]:
-    roster = admission.read_roster(
-        directory, federation=federation_id(settings.federation), keys=CenterKeys.load(directory)
-    )
+    federation, keys = federation_id(settings.federation), CenterKeys.load(directory)
+    roster = admission.read_roster(directory, federation=federation, keys=keys)
+    policy = rings.read_rings(directory, federation=federation, keys=keys)
+    rollouts = [rollout_view.describe(rollout) for rollout in Rollouts(registry).every()]
     bundle, catalogue = registry.release("bundle"), registry.release("catalogue")
     gateway, broker = _gateway_answers(directory, settings), _broker_listens(settings)
     return {
@@ -41,8 +44,14 @@ def _look(directory: Path, settings: CenterSettings, registry: Registry) -> dict
         "joined": [member.edge for member in registry.sites()],
         "edges": registry.statuses(),
         "roster": {"version": roster.version, "sites": [m.edge for m in roster.members]} if roster else None,
+        "rings": {ring.value: list(sites) for ring, sites in rings.members_by_ring(policy, roster).items()},
         "catalogue": {"version": catalogue[0], **catalogue[1]} if catalogue else None,
         "release": {"version": bundle[0], **bundle[1]} if bundle else None,
+        "rollout": rollouts[0] if rollouts else None,
+        "releases": [
+            {name: row[name] for name in ("release", "sha256", "state", "place", "why")}
+            for row in rollouts[:_RELEASES_SHOWN]
+        ],
         "campaign": _campaign(registry),
     }
 
@@ -87,7 +96,9 @@ def _runs(status: Mapping[str, Any] | None) -> str:
         return "never heard of"
     if not status.get("online"):
         return "offline"
-    return f"online with release {status.get('release') or 'none'}, software {status.get('version')}"
+    trial = " on trial" if status.get("trial") else ""
+    back = f", went back from {status['went_back']}" if status.get("went_back") else ""
+    return f"online with release {status.get('release') or 'none'}{trial}{back}, software {status.get('version')}"
 
 
 def show(seen: dict[str, Any], console: Console) -> None:
@@ -95,11 +106,14 @@ def show(seen: dict[str, Any], console: Console) -> None:
     doors = ", ".join(f"{name} {'answers' if seen[name] else 'is away'}" for name in ("gateway", "broker"))
     console.print(f"federation {seen['federation']}: {doors}")
     admitted = set(seen["roster"]["sites"]) if seen["roster"] else set()
+    ring_of = {site: ring for ring, sites in seen["rings"].items() for site in sites}
     for site in seen["joined"]:
-        standing = "admitted" if site in admitted else "has joined, waits for hanse-center admit"
+        standing = f"ring {ring_of[site]}" if site in admitted else "has joined, waits for hanse-center admit"
         console.print(f"  {site}: {standing}; {_runs(seen['edges'].get(site))}")
-    for kind in ("catalogue", "release"):
-        console.print(f"{kind}: {seen[kind]['version'] if seen[kind] else 'none yet'}")
+    console.print(f"catalogue: {seen['catalogue']['version'] if seen['catalogue'] else 'none yet'}")
+    console.print(rollout_view.line(seen["rollout"]) if seen["rollout"] else "release: none yet")
+    if len(seen["releases"]) > 1:
+        rollout_view.show(seen["releases"], console)
     campaign = seen["campaign"]
     if campaign is None:
         return

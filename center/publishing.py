@@ -37,6 +37,7 @@ from protocol.sealing import (
 from protocol.topics import CENTER, Topics, parse
 
 _TIMESTAMP = "timestamp.json"
+_KEPT_BYTES = 64 * 1024**2
 
 
 def read_directory(directory: Path) -> Iterator[tuple[str, bytes]]:
@@ -92,6 +93,7 @@ class Publisher:
         )
         self._publishing = threading.RLock()
         self._ciphers: dict[str, BlockCipher] = {}
+        self._sealed: dict[str, bytes] = {}
         self._statuses: dict[EdgeId, Mapping[str, Any]] = {}
 
     def start(self, *, seconds: float = 15.0) -> None:
@@ -146,6 +148,25 @@ class Publisher:
         with self._publishing:
             return self._delivery.tend()
 
+    def describe(self, directory: Path, *, key: ContentKey) -> Manifest:
+        """As `manifest_of`; small releases are kept encrypted until `publish_blocks` takes them.
+
+        Raises:
+            BadInputError: the directory cannot be a release.
+        """
+        kept: dict[str, bytes] = {}
+        total = 0
+
+        def keep(name: str, payload: bytes) -> None:
+            nonlocal total
+            total += len(payload)
+            if total <= _KEPT_BYTES:
+                kept[name] = payload
+
+        manifest = describe(read_directory(directory), cipher=BlockCipher(key), sealed=keep)
+        self._sealed = kept
+        return manifest
+
     def check_room(self, *manifests: Manifest, without: Collection[str] = ()) -> None:
         """Would the broker take these releases: their blocks, their manifests, and the metadata that list them?
 
@@ -164,6 +185,14 @@ class Publisher:
         coming |= {f"{topic} anew": size for topic, size in standing.items() if self._is_metadata(topic)}
         self._limits.check({**standing, **coming})
 
+    def check_document(self, name: str, document: bytes) -> None:
+        """Would the broker take a target? To be asked before it is signed, for then it must be published.
+
+        Raises:
+            BadInputError: it is too large.
+        """
+        self._limits.check({name: len(document) + OVERHEAD_BYTES})
+
     def publish_blocks(self, directory: Path, manifest: Manifest, *, key: ContentKey | None = None) -> int:
         """Publish the blocks of a release that are not on the broker yet.
 
@@ -178,12 +207,11 @@ class Publisher:
             BadInputError: a file has changed since the manifest was made, or the broker has no room.
             UnavailableError: the broker did not take them all; the next call goes on from there.
         """
+        under, home = key or self.keys.newest, directory.resolve()
         with self._publishing:
-            self.check_room(manifest)
-            under = key or self.keys.newest
             places = {
                 self._topics.block(block): BlockPlace(
-                    directory=directory.resolve(),
+                    directory=home,
                     path=path,
                     place=place,
                     size=blocks.length(entry.file.size, place) + blocks.OVERHEAD_BYTES,
@@ -192,10 +220,13 @@ class Publisher:
                 for path, entry in manifest.files.items()
                 for place, block in enumerate(entry.blocks)
             }
-            self._ledger.remember(places)
             self._delivery.tend()
+            if self._ledger.undelivered(places):
+                self.check_room(manifest)
+            self._ledger.remember(places)
             fresh = self._ledger.undelivered(places)
             self._delivery.deliver(lambda topics: self._blocks(topics, places), fresh)
+            self._sealed = {}
             return sum(places[topic].size for topic in fresh)
 
     def publish_metadata(self, published: Published) -> None:
@@ -293,7 +324,8 @@ class Publisher:
 
     def _blocks(self, topics: Iterable[str], places: Mapping[str, BlockPlace]) -> Iterator[tuple[str, bytes]]:
         for topic in topics:
-            yield topic, _read_block(topic, places[topic], self._cipher(places[topic].key_id))
+            kept = self._sealed.pop(parse(topic).name, None)
+            yield topic, kept or _read_block(topic, places[topic], self._cipher(places[topic].key_id))
 
     def _everything(self) -> Iterator[tuple[str, bytes]]:
         for topic, at in self._ledger.places(delivered=True):

@@ -26,6 +26,7 @@ _SCHEMA: Mapping[str, Mapping[str, Any]] = {
         "columns": {"digest": str, "site": str, "expires_ms": int, "used_by": str, "used_ms": int},
         "pk": "digest",
     },
+    "pins": {"columns": {"digest": str, "root": int}, "pk": "digest"},
     "sites": {"columns": {"edge": str, "member": str, "certificate": str, "joined_ms": int}, "pk": "edge"},
     "statuses": {"columns": {"edge": str, "status": str}, "pk": "edge"},
     "campaigns": {
@@ -168,8 +169,11 @@ class Registry:
         with self._turn:  # what another thread is just writing may still be undone
             return audit.head(self._connection)
 
-    def add_token(self, digest: str, *, site: EdgeId, expires_ms: int) -> None:
+    def add_token(self, digest: str, *, site: EdgeId, expires_ms: int, root: int = 1) -> None:
         """Remember a token by the digest of its secret; an older unused one of the same site stops working.
+
+        Args:
+            root: number of the TUF root that it pins.
 
         Raises:
             BadInputError: the site has joined already.
@@ -179,6 +183,7 @@ class Registry:
                 raise BadInputError(f"site {site} has joined already", advice="choose another name, or remove it first")
             db.execute("DELETE FROM tokens WHERE site = ? AND used_ms IS NULL", (site,))
             db.execute("INSERT INTO tokens (digest, site, expires_ms) VALUES (?, ?, ?)", (digest, site, expires_ms))
+            db.execute("INSERT INTO pins (digest, root) VALUES (?, ?)", (digest, root))
 
     def check_token(self, digest: str, *, now_ms: int, member: Member | None = None) -> None:
         """Would this token be redeemed?
@@ -190,6 +195,11 @@ class Registry:
             UntrustedError: unknown, expired, of another site, or used by another key.
         """
         _check_token(self._connection, digest, now_ms=now_ms, member=member)
+
+    def pinned_root(self, digest: str) -> int:
+        """Number of the TUF root that a token pins; 1 if it is not remembered."""
+        row = self._connection.execute("SELECT root FROM pins WHERE digest = ?", (digest,)).fetchone()
+        return int(row[0]) if row else 1
 
     def redeem(self, digest: str, *, member: Member, now_ms: int) -> None:
         """Use a token up. The same edge may ask again: its first answer may have been lost on the way.

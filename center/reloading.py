@@ -17,7 +17,7 @@ from typing import Self
 import structlog
 
 from center import durable
-from center.broker import EMBEDDED_PLAN, Kind
+from center.broker import EMBEDDED_PLAN, Kind, catches_hangup
 from center.broker_config import CONFIGURATION, CONTROL_TOPIC, PID
 from center.connection import BrokerAccess, Connection
 from protocol.errors import UnavailableError
@@ -71,7 +71,7 @@ def signal_broker(folder: Path) -> Kind | None:
     try:
         pid = int((folder / PID).read_text("ascii"))
         arguments = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-        status = Path(f"/proc/{pid}/status").read_text("ascii")
+        ready = catches_hangup(pid)
     except (FileNotFoundError, ProcessLookupError, ValueError):
         return None
     kinds: dict[Kind, bytes] = {
@@ -81,7 +81,7 @@ def signal_broker(folder: Path) -> Kind | None:
     kind = next((kind for kind, argument in kinds.items() if argument in arguments), None)
     if kind is None:
         return None  # the number is another program's by now
-    if not _catches_hangup(status):
+    if not ready:
         raise UnavailableError(f"the broker in {folder} is just starting")
     try:
         os.kill(pid, signal.SIGHUP)
@@ -113,11 +113,3 @@ def put_out(access: BrokerAccess, edges: Iterable[EdgeId]) -> None:
     finally:
         connection.stop()
     _log.info("put out", edges=names)
-
-
-def _catches_hangup(status: str) -> bool:
-    """A program that has not set its signal handlers up yet would die of SIGHUP."""
-    for line in status.splitlines():
-        if line.startswith("SigCgt:"):
-            return bool(int(line.split()[1], 16) >> (signal.SIGHUP - 1) & 1)
-    return False

@@ -117,8 +117,17 @@ class Repository:
 
     @property
     def first_root(self) -> bytes:
-        """Version 1 of the root: what an enrolment token pins."""
-        return (self._metadata / "1.root.json").read_bytes()
+        """Version 1 of the root."""
+        return self.root(1)
+
+    @property
+    def newest_root(self) -> tuple[int, bytes]:
+        """Number and content of the root in force: what an enrolment token pins."""
+        return self._chain.number("root"), self.root(self._chain.number("root"))
+
+    def root(self, number: int) -> bytes:
+        """A root, the one in force or an earlier one."""
+        return (self._metadata / f"{number}.root.json").read_bytes()
 
     @property
     def chain(self) -> Chain:

@@ -4,10 +4,12 @@ Without a policy every site is in ring `all`.
 """
 
 from collections.abc import Iterable, Mapping
+from contextlib import closing
 from pathlib import Path
 
 from center import durable
 from center.keys import OFFLINE, CenterKeys, load_signing_key
+from center.registry import Registry
 from protocol.errors import BadInputError
 from protocol.identity import EdgeId, FederationId, Roster
 from protocol.release import Ring
@@ -43,6 +45,8 @@ def sign_rings(
         return current
     key = load_signing_key((offline or directory / OFFLINE) / "roster.key")
     durable.write(directory / RINGS_FILE, policy.sign(key))
+    with closing(Registry(directory / "registry.db")) as registry:
+        registry.record("rings signed", number=policy.number, canary=list(policy.canary), early=list(policy.early))
     return policy
 
 

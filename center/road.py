@@ -76,7 +76,7 @@ def signing_files(
         UnavailableError: the broker did not take it all; call again.
     """
     key = voice.keys.newest
-    manifest = manifest_of(folder, key=key)
+    manifest = voice.describe(folder, key=key)
     _make_room(voice, manifest, directory=directory, settings=settings)
     voice.publish_blocks(folder, manifest, key=key)  # before the others have to wait
     with signing(directory) as repository:

@@ -135,7 +135,7 @@ class Rolling:
         try:
             figures = self._around.questions.ask_gate(rollout.version)
         except TooFewSurvivorsError as error:
-            return rollout.waited(error.line(), now_ms=self._around.now_ms(), terms=self._terms)
+            return self._unanswered(rollout, error)
         faults = gate.check(figures, self._around.settings.gate)
         return rollout.gated(faults, figures.to_json(), now_ms=self._around.now_ms())
 
@@ -152,7 +152,7 @@ class Rolling:
         try:
             told = self._around.questions.ask_health(rollout.version, edges, attempt=rollout.questions + 1)
         except TooFewSurvivorsError as error:
-            return rollout.waited(error.line(), now_ms=self._around.now_ms(), terms=self._terms)
+            return self._unanswered(rollout, error)
         health = Health(
             sites=told.sites,
             kept=told.kept,
@@ -160,10 +160,14 @@ class Rolling:
             answers=told.answers,
             errors=told.errors,
             events=told.events,
-            ndcg_new=told.ndcg_new,
-            ndcg_old=told.ndcg_old,
+            ndcg_new=told.ndcg_new / max(told.events, 1.0),
+            ndcg_old=told.ndcg_old / max(told.events, 1.0),
         )
         return rollout.judged(health, now_ms=self._around.now_ms(), terms=self._terms, summed=True)
+
+    def _unanswered(self, rollout: Rollout, error: TooFewSurvivorsError) -> Rollout:
+        self._again_at = self._clock() + _RETRY_SECONDS
+        return rollout.waited(error.line(), now_ms=self._around.now_ms(), terms=self._terms)
 
     def _seen(self, rollout: Rollout, edges: list[EdgeId]) -> Health:
         """Who keeps it and who went back, by what each site says that it runs."""

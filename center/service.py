@@ -109,7 +109,7 @@ class _Center:
             registry=self._registry,
             issuer=issuer,
             broker=settings.broker,
-            root=open_repository(directory).first_root.decode("utf-8"),
+            root=lambda number: open_repository(directory).root(number),
             register_node=self._register_node,
             now_ms=now_ms,
         )

@@ -3,14 +3,14 @@
 Every function here may be called again after a crash: what is signed already is only published again.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from center import road
+from center import collecting, road
 from center.founding import signing
 from center.publishing import Publisher
 from center.repository import Repository
@@ -45,12 +45,14 @@ class Staging:
     """Signs in a center's folder and publishes with a voice that is connected.
 
     Attributes:
+        in_use: releases that a rollout may still come back to.
         approvals: keys of people who approve what reaches rings `early` and `all`.
     """
 
     directory: Path
     settings: CenterSettings
     voice: Publisher
+    in_use: Collection[int] = ()
     approvals: Sequence[Ed25519PrivateKey] = ()
 
     def open_stage(self, rollout: Rollout, *, audit: str) -> None:
@@ -168,6 +170,8 @@ class Staging:
     def _publish(self, repository: Repository, *, changed: bool) -> None:
         """Publish within the lock, so that nobody publishes something newer in between."""
         if changed:
+            if self.approvals:  # the occasion: what people have to approve of cannot be cleared without them
+                collecting.prune(repository, keep=self.settings.releases.keep, in_use=self.in_use, wide=True)
             published = repository.publish_version(now=datetime.now(UTC), approvals=self.approvals)
         else:
             published = repository.published()

@@ -7,6 +7,7 @@ processes of lower priority for learning and fitting. None of this imports torch
 import asyncio
 import fcntl
 import secrets
+import signal
 import socket
 import sys
 import time
@@ -144,6 +145,8 @@ class _Agent:
         """Answer until uvicorn is told to stop; then stop the rest."""
         self._loop = asyncio.get_running_loop()
         sys.setswitchinterval(_SWITCH_SECONDS)
+        # uvicorn raises the signal that stopped it once more, and that must not end this process before its parts.
+        signal.signal(signal.SIGTERM, lambda *_: None)
         app = build_app(self._service, api_keys=self._api_keys())
         config = uvicorn.Config(
             app, http="httptools", ws="none", access_log=False, log_config=None, timeout_graceful_shutdown=5

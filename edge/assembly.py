@@ -7,9 +7,8 @@ interrupted download, or unchanged in the release that is being served) is found
 import errno
 import os
 import shutil
-from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -27,7 +26,7 @@ from protocol.sealing import digest
 
 _KEEP_FREE_BYTES = 64 * 1024**2
 _SECTOR_BYTES = 512
-_AHEAD = 16
+_HANDS = 8
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
@@ -89,15 +88,14 @@ class Assembly:
         self._complete = folder / manifest.bundle_digest
         self._partial = folder / f"{manifest.bundle_digest}.part"
         self._files = {path: GrowingFile(self._partial / path, entry) for path, entry in manifest.files.items()}
-        # Checking the next block and writing the last one run side by side: hashing and writing let go of the interpreter.
-        self._hand = ThreadPoolExecutor(1, thread_name_prefix="assembly")
-        self._written: deque[Future[None]] = deque()
         try:
             with disk_errors(f"cannot make room for {manifest.total_bytes} bytes"):
                 folder.mkdir(parents=True, exist_ok=True)
                 if self._complete.exists() and not self._is_whole():
                     shutil.rmtree(self._complete)
                 if not self._complete.exists():
+                    if _has_links(self._partial):  # not ours: what is written must stay in here
+                        shutil.rmtree(self._partial)
                     others = [path for path in folder.iterdir() if path != self._partial]
                     self._check_room(others, keep_free)
                     self._prepare([*known, *others])
@@ -111,51 +109,46 @@ class Assembly:
         return list(self._places)
 
     def put(self, block: str, payload: bytes) -> None:
-        """Check one block and have it written wherever it belongs.
+        """Check one block and write it wherever it belongs.
 
         Raises:
             DamagedBlockError: not what the manifest names.
-            NoSpaceError: the disk is full, noticed at this block or an earlier one.
+            NoSpaceError: the disk is full.
         """
         plaintext = self._cipher.open_part(payload, expected=block)
         places = self._places[block]
         if any(len(plaintext) != file.length(index) for file, index in places):
             raise UntrustedReleaseError(f"block {block[:12]} has {len(plaintext)} bytes, its place has another length")
-        while len(self._written) >= _AHEAD:
-            self._written.popleft().result()
-        self._written.append(self._hand.submit(self._write, block, plaintext, self._places.pop(block)))
+        with disk_errors(f"cannot store block {block[:12]}"):
+            for file, index in places:
+                file.write(index, plaintext)
+        del self._places[block]
 
     def finish(self) -> Path:
-        """Check every file, make them durable and give the directory its final name.
+        """Make the files durable and give the directory its final name.
 
-        The digests are those of the bytes that were written, taken on the way; whoever installs a directory that has
-        lain there measures it.
+        Each block was what the signed manifest names, and a named block has one content only. The files are not read
+        once more here: who installs them measures them at their place (SPEC 9.3).
 
         Raises:
-            BadSignatureError: a file does not hold what the manifest says.
+            BadSignatureError: a block is missing, or there is a file that the manifest does not list.
             NoSpaceError: the disk is full.
         """
-        while self._written:
-            self._written.popleft().result()
+        if self._places:
+            raise BadSignatureError(f"{len(self._places)} blocks are missing")
         if not self._complete.exists():
             with disk_errors("cannot finish the download"):
-                found = {path: file.found for path, file in self._files.items()}
-                check_directory(self._manifest, {path: digest for path, digest in found.items() if digest is not None})
                 _check_tree(self._partial, self._manifest)
+                with ThreadPoolExecutor(_HANDS) as hands:  # together they wait for the disk once
+                    list(hands.map(GrowingFile.flush, self._files.values()))
                 self._partial.rename(self._complete)
                 durable.flush_directory(self._complete.parent)
         return self._complete
 
     def close(self) -> None:
-        """Write what has been checked and leave it there; another assembly takes it up."""
-        self._hand.shutdown()
+        """Leave what is there as it is; another assembly takes it up."""
         for file in self._files.values():
             file.close()
-
-    def _write(self, block: str, plaintext: bytes, places: Sequence[tuple[GrowingFile, int]]) -> None:
-        with disk_errors(f"cannot store block {block[:12]}"):
-            for file, index in places:
-                file.write(index, plaintext)
 
     def _is_whole(self) -> bool:
         try:
@@ -168,7 +161,7 @@ class Assembly:
         for path, file in self._files.items():
             sources = [found for folder in (self._partial, *known) if (found := folder / path).is_file()]
             file.make_room()
-            if file.found is None and not any(file.copy(source) for source in sources):
+            if not any(file.take_over(source) for source in sources):
                 for index, block in enumerate(file.entry.blocks):
                     self._look_for(block, file, index, sources)
 
@@ -176,9 +169,7 @@ class Assembly:
         for source in sources:
             plaintext = _read(source, index, file.length(index))
             if plaintext and digest(self._cipher.seal(plaintext)) == block:
-                if source == file.path:
-                    file.keep(index, plaintext)
-                else:
+                if source != file.path:
                     file.write(index, plaintext)
                 return
         self._places.setdefault(block, []).append((file, index))
@@ -235,6 +226,10 @@ def _check_tree(directory: Path, manifest: Manifest) -> None:
             if path.is_symlink() or (path.is_file() and path not in expected):
                 raise BadSignatureError(f"{path.relative_to(directory)} does not belong to this release")
         durable.flush_directory(Path(root))
+
+
+def _has_links(directory: Path) -> bool:
+    return directory.is_symlink() or any(path.is_symlink() for path in directory.rglob("*"))
 
 
 def _read(file: Path, index: int, size: int) -> bytes:

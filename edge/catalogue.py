@@ -9,6 +9,7 @@ from typing import Any, Self
 
 import orjson
 
+from edge.breaths import in_breaths
 from protocol.bundle import CARD
 from protocol.card import CATALOGUE_FILE, CatalogueCard
 from protocol.errors import UntrustedReleaseError
@@ -68,7 +69,7 @@ class Catalogue:
             lines.pop()
         if len(lines) != card.items:
             raise UntrustedReleaseError(f"{path} has {len(lines)} items, its card says {card.items}")
-        rows = [_row(line, number, path) for number, line in enumerate(lines, start=1)]
+        rows = [_row(line, number, path) for number, line in enumerate(in_breaths(lines), start=1)]
         names = ("", *(row["item"] for row in rows))
         row_of = {name: number for number, name in enumerate(names) if number}
         if len(row_of) != len(rows):

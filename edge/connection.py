@@ -8,6 +8,7 @@ from collections.abc import Callable, Generator, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import paho.mqtt.client as mqtt
@@ -25,11 +26,11 @@ MAX_PACKET_BYTES = max(MAX_PAYLOAD_BYTES, MAX_MANIFEST_BYTES) + 4096
 
 _MAX_NOTE_BYTES = 64 * 1024
 _KEEPALIVE_SECONDS = 30
-_LISTENING = 1
-# What is read is asked for again when it does not come; an acknowledged delivery that got lost would only keep one of
-# the broker's few places for unacknowledged messages, until none is left and it sends nothing more.
-_READING = 0
-_NEW_CERTIFICATE = "ask the operator of the center for a new certificate, or join again"
+_REVIVE_SECONDS = 60.0
+_QOS = 1
+_OF_TIME = {9, 10}  # X509_V_ERR_CERT_NOT_YET_VALID, X509_V_ERR_CERT_HAS_EXPIRED
+_CLOCK = "check this machine's clock, then the broker's certificate"
+_NEW_CERTIFICATE = "try hanse-edge renew; if the center refuses, it has removed this site"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,19 +105,25 @@ class Connection:
         self._up = threading.Event()
         self._changed = threading.Condition()
         self._trouble: FederationError | None = None
-        self._client = _Client(CallbackAPIVersion.VERSION2, client_id=client_id, protocol=mqtt.MQTTv311)
+        self._revived = -_REVIVE_SECONDS
+        self._client_id, self._will = client_id, will
         self._tls = access.tls()
-        self._client.tls_set_context(self._tls)
-        self._client.on_pre_connect = self._take_certificate
-        self._client.reconnect_delay_set(1, 30)
-        if will is not None:
-            self._client.will_set(will[0], will[1], qos=_LISTENING, retain=True)
-        self._client.on_connect = self._connected
-        self._client.on_connect_fail = self._not_reached
-        self._client.on_disconnect = self._disconnected
-        self._client.on_message = self._arrived
-        self._client.on_log = self._logged
-        self._client.on_socket_open = _send_at_once
+        self._client = self._new_client()
+
+    def _new_client(self) -> _Client:
+        client = _Client(CallbackAPIVersion.VERSION2, client_id=self._client_id, protocol=mqtt.MQTTv311)
+        client.tls_set_context(self._tls)
+        client.reconnect_delay_set(1, 30)
+        if self._will is not None:
+            client.will_set(self._will[0], self._will[1], qos=_QOS, retain=True)
+        client.on_pre_connect = self._take_certificate
+        client.on_connect = self._connected
+        client.on_connect_fail = self._not_reached
+        client.on_disconnect = self._disconnected
+        client.on_message = self._arrived
+        client.on_log = self._logged
+        client.on_socket_open = _send_at_once
+        return client
 
     def start(self) -> None:
         """Begin to connect, in the background and for as long as it takes: an edge serves without a broker too."""
@@ -134,6 +141,7 @@ class Connection:
         with self._turn:
             if not self._ended:
                 self._leave()
+                self._client = self._new_client()  # paho leaves two sockets open where one is started twice
                 self.start()
 
     def _leave(self) -> None:
@@ -177,11 +185,17 @@ class Connection:
             self._handlers.setdefault(topic, []).append(handler)
         self._subscribe([topic])
 
+    def listen_again(self) -> None:
+        """Ask for all that is listened to: a broker may have lost what it was to say, and repeats what it retains."""
+        with self._lock:
+            topics = list(self._handlers)
+        self._subscribe(topics)
+
     def publish(self, topic: str, payload: bytes) -> bool:
         """Publish one retained message; false where there is no connection (say it again when there is one)."""
         if not self.is_up:
             return False
-        return self._client.publish(topic, payload, qos=_LISTENING, retain=True).rc == MQTTErrorCode.MQTT_ERR_SUCCESS
+        return self._client.publish(topic, payload, qos=_QOS, retain=True).rc == MQTTErrorCode.MQTT_ERR_SUCCESS
 
     def read(self, topics: Iterable[str], *, pace: Pace, limit: int) -> Generator[tuple[str, bytes]]:
         """Read the retained message of each topic, in any order, each once.
@@ -223,8 +237,15 @@ class Connection:
         if idle and self.is_up:
             self._client.unsubscribe(idle)
 
+    def revive(self) -> None:
+        """Connect anew where nothing comes any more; once a minute at most."""
+        now = monotonic()
+        if self.is_up and now - self._revived >= _REVIVE_SECONDS:
+            self._revived = now
+            self.reconnect()
+
     def _subscribe(self, topics: Iterable[str]) -> None:
-        wanted = [(topic, _LISTENING if topic in self._handlers else _READING) for topic in topics]
+        wanted = [(topic, _QOS) for topic in topics]
         if wanted and self.is_up:  # otherwise _connected subscribes to all
             self._client.subscribe(wanted)
 
@@ -248,7 +269,7 @@ class Connection:
                 self._fail(
                     UntrustedError(
                         f"{self._access} does not show a certificate of this federation: {error.verify_message}",
-                        advice="check the broker's address in edge.toml",
+                        advice=_CLOCK if error.verify_code in _OF_TIME else "check the broker's address in edge.toml",
                     )
                 )
             case ssl.SSLError() as error:

@@ -46,9 +46,10 @@ def examine(directory: Path, settings: EdgeSettings, *, now: datetime) -> Iterat
 
 def _keys(directory: Path) -> Finding:
     Keys.load(directory / "keys")
-    open_to_others = [p.name for p in (directory / "keys").glob("*.key") if stat.S_IMODE(p.stat().st_mode) & 0o077]
+    secret = [*(directory / "keys").glob("*.key"), *(directory / "keys").glob("*.pem")]
+    open_to_others = [path.name for path in secret if stat.S_IMODE(path.stat().st_mode) & 0o077]
     if open_to_others:
-        return Finding(check="keys", problem=f"others can read {', '.join(open_to_others)}", fix="chmod 600 keys/*.key")
+        return Finding(check="keys", problem=f"others can read {', '.join(open_to_others)}", fix="chmod 600 keys/*")
     return Finding(check="keys")
 
 

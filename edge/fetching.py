@@ -1,6 +1,7 @@
 """What the federation offers, and how it comes onto this disk: metadata, documents, blocks (SPEC 9.1)."""
 
 import shutil
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -13,15 +14,18 @@ from tuf.api.metadata import TargetFile  # type: ignore[attr-defined]
 from edge.assembly import Assembly, Fetched
 from edge.connection import Connection
 from edge.content_keys import ContentKeys
-from edge.metadata import RetainedFetcher, our_words, read_targets
+from edge.metadata import Listing, RetainedFetcher, our_words, read_targets
 from edge.retained import Pace
 from protocol import release
 from protocol.blocks import MAX_PAYLOAD_BYTES, BlockCipher
 from protocol.bundle import MAX_MANIFEST_BYTES, Manifest
-from protocol.errors import MalformedMessageError, UntrustedReleaseError
+from protocol.errors import BadSignatureError, MalformedMessageError, UntrustedReleaseError
 from protocol.release import RELEASED, Offer, Place, Ring, parse_target
 from protocol.sealing import ContentKey
 from protocol.topics import Topics
+
+_RELEASES = {*RELEASED[Ring.CANARY], Place.CANDIDATE, Place.CATALOGUE}
+_PUBLISHING_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +52,7 @@ class Newest:
         pace: version -> its reach, as far as one is signed.
         roster: version and signed document of the newest; its own signature is the caller's to check.
         policy: likewise, of the newest policy of rings.
+        era: counts up when a stolen key of role `releases` was replaced; what was signed in an older era binds nobody.
     """
 
     bundles: Mapping[str, Offered]
@@ -56,6 +61,7 @@ class Newest:
     pace: Mapping[int, int]
     roster: tuple[int, bytes] | None
     policy: tuple[int, bytes] | None
+    era: int = 1
 
 
 class Releases:
@@ -100,16 +106,15 @@ class Releases:
             NoSpaceError: the disk is full.
         """
         with our_words():
-            fetcher = self._fetcher()
-            listed = read_targets(self._metadata, base=self._topics.tuf(""), fetcher=fetcher, root=self._root)
+            listing, fetcher = self._read()
             offered = {
                 name: Offered(offer=Offer.from_custom(name, target.custom), expires=expires, target=target)
-                for name, (target, expires) in listed.items()
-                if parse_target(name)[0] in {*RELEASED[Ring.CANARY], Place.CANDIDATE, Place.CATALOGUE}
+                for name, (target, expires) in listing.targets.items()
+                if parse_target(name)[0] in _RELEASES
             }
             paces = [
                 release.Pace.from_custom(name, target.custom)
-                for name, (target, _) in listed.items()
+                for name, (target, _) in listing.targets.items()
                 if parse_target(name)[0] is Place.PACE
             ]
             catalogues = [found for found in offered.values() if found.offer.place is Place.CATALOGUE]
@@ -118,9 +123,23 @@ class Releases:
                 candidates={name: at for name, at in offered.items() if at.offer.place is Place.CANDIDATE},
                 catalogue=max(catalogues, key=lambda found: found.offer.version, default=None),
                 pace={pace.version: pace.reach for pace in paces},
-                roster=self._document(Place.ROSTER, listed, fetcher),
-                policy=self._document(Place.POLICY, listed, fetcher),
+                roster=self._document(Place.ROSTER, listing, fetcher),
+                policy=self._document(Place.POLICY, listing, fetcher),
+                era=listing.era,
             )
+
+    def _read(self) -> tuple[Listing, RetainedFetcher]:
+        try:
+            return self._read_once()
+        except BadSignatureError:  # metadata are published one after the other: they may not fit together yet
+            time.sleep(min(_PUBLISHING_SECONDS, self._pace.silence))
+            return self._read_once()
+
+    def _read_once(self) -> tuple[Listing, RetainedFetcher]:
+        fetcher = self._fetcher()
+        with our_words():
+            base = self._topics.tuf("")
+            return read_targets(self._metadata, base=base, fetcher=fetcher, root=self._root), fetcher
 
     def fetch(
         self,
@@ -138,7 +157,6 @@ class Releases:
         Raises:
             UnavailableError: blocks did not arrive; the next call goes on from here.
             DamagedBlockError: a block is not what the manifest names.
-            BadSignatureError: a file is not what the manifest says.
             UntrustedReleaseError: the manifest cannot be believed.
             NoSpaceError: the disk is full.
         """
@@ -173,15 +191,13 @@ class Releases:
             raise UntrustedReleaseError(f"{offer.target} holds other files than were offered")
         return manifest, key
 
-    def _document(
-        self, place: Place, listed: Mapping[str, tuple[TargetFile, datetime]], fetcher: RetainedFetcher
-    ) -> tuple[int, bytes] | None:
+    def _document(self, place: Place, listing: Listing, fetcher: RetainedFetcher) -> tuple[int, bytes] | None:
         """Number and content of the newest target at a place; it is downloaded once a process."""
-        numbers = [number for at, number in map(parse_target, listed) if at is place]
+        numbers = [number for at, number in map(parse_target, listing.targets) if at is place]
         if not numbers:
             return None
         number = max(numbers)
-        target, _ = listed[release.target_name(place, number)]
+        target, _ = listing.targets[release.target_name(place, number)]
         sha256, data = self._documents.get(place, ("", b""))
         if sha256 != target.hashes["sha256"]:
             data, _ = self._target(target, fetcher)

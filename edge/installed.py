@@ -104,7 +104,7 @@ def settle(fetched: Fetched, place: Path) -> Installed:
 def resettle(found: Installed, place: Path, offer: Offer) -> Installed:
     """The same files at another place and under another offer, checked after the move."""
     record = _record(found.directory)
-    _clear(place)
+    remove(place)
     record.unlink()
     durable.flush_directory(record.parent)
     _rename(found.directory, place)
@@ -115,15 +115,7 @@ def resettle(found: Installed, place: Path, offer: Offer) -> Installed:
 
 
 def remove(place: Path) -> None:
-    """Take a release from the disk."""
-    _clear(place)
-
-
-def _record(directory: Path) -> Path:
-    return directory.with_name(f"{directory.name}.json")
-
-
-def _clear(place: Path) -> None:
+    """Take a release from the disk, its record first."""
     _record(place).unlink(missing_ok=True)
     place.parent.mkdir(parents=True, exist_ok=True)
     durable.flush_directory(place.parent)
@@ -131,8 +123,12 @@ def _clear(place: Path) -> None:
         shutil.rmtree(place)
 
 
+def _record(directory: Path) -> Path:
+    return directory.with_name(f"{directory.name}.json")
+
+
 def _move(source: Path, place: Path) -> None:
-    _clear(place)
+    remove(place)
     _rename(source, place)
 
 

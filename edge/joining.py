@@ -56,7 +56,7 @@ def join(token_text: str, *, directory: Path, serving_port: int, min_cohort: int
     )
     answer = _ask(token, request.sign(keys.identity))
     if sha256(answer.root.encode()).digest() != token.root_sha256:
-        raise BadSignatureError("the first root of trust is not the one in the token", advice="ask for a new token")
+        raise BadSignatureError("the root of trust is not the one in the token", advice="ask for a new token")
     authority = x509.load_der_x509_certificate(token.authority)
     renewal.keep(directory, answer.certificate, key=key, authority=authority)
     _keep(token, answer, authority, directory)

@@ -9,6 +9,7 @@ import structlog
 import torch
 
 from edge import tuning
+from edge.audit import AuditLog
 from edge.books import Books
 from edge.children import end_with_parent
 from edge.figures import EvaluationLesson, HealthLesson, Load
@@ -25,8 +26,8 @@ from edge.settings import EdgeSettings
 from edge.spending import Spending
 from edge.store import Store
 from edge.trial_record import TrialRecord
-from protocol.announcement import Purpose
-from protocol.errors import UnavailableError
+from protocol.announcement import Announcement, Purpose
+from protocol.errors import FederationError, UnavailableError
 from protocol.identity import edge_id, federation_id
 
 _log = structlog.get_logger(__name__)
@@ -47,6 +48,7 @@ def learn(directory: Path, settings: EdgeSettings) -> None:
     books = functools.cache(lambda: Books.read(directory, settings))
     keys = Keys.load(directory / "keys")
     membership = Membership(directory, federation=federation_id(settings.site.federation))
+    audit = AuditLog(directory)
     participation = Participation(
         me=edge_id(settings.site.name),
         keys=keys,
@@ -71,7 +73,8 @@ def learn(directory: Path, settings: EdgeSettings) -> None:
             ),
             Purpose.HEALTH.value: HealthLesson(record=lambda: TrialRecord.read(directory)),
         },
-        now_ms=lambda: time.time_ns() // 1_000_000,
+        now_ms=_now_ms,
+        note=lambda asked: _note(audit, asked),
     )
     node = FlowerNode(
         gateway_url=settings.center.gateway,
@@ -82,6 +85,19 @@ def learn(directory: Path, settings: EdgeSettings) -> None:
     )
     _log.info("learner ready")
     node.run(threading.Event(), idle=settings.training.idle_seconds)
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def _note(audit: AuditLog, asked: Announcement) -> None:
+    """Write down what was answered; a log that cannot be written stops no round."""
+    facts = {"round": asked.round, "purpose": asked.purpose.value, "campaign": asked.campaign, "edges": asked.edges}
+    try:
+        audit.note("round answered", time_ms=_now_ms(), announcement=asked.digest().hex(), **facts)
+    except FederationError as error:
+        _log.error("not in the audit log", round=asked.round, why=error.line())
 
 
 def _loading(installer: Installer, found: Installed | None, *, number: int | None = None) -> Load | None:

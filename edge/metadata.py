@@ -4,8 +4,10 @@ What can be read is bounded: each role's metadata by a length, each reading by a
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -49,6 +51,7 @@ BOUNDS = UpdaterConfig(
 
 _ROOT = "root.json"
 _NO_SUCH_ROOT = 404
+_ERA = "x-hanse-era"
 
 
 class RetainedFetcher(FetcherInterface):
@@ -102,10 +105,21 @@ class RetainedFetcher(FetcherInterface):
             return next(messages)[1]
 
 
-def read_targets(
-    folder: Path, *, base: str, fetcher: FetcherInterface, root: bytes
-) -> dict[str, tuple[TargetFile, datetime]]:
-    """Refresh the metadata; each target of ours that counts, and when the role that lists it expires.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listing:
+    """What verified metadata list.
+
+    Attributes:
+        targets: name -> each target of ours that counts, and when the role that lists it expires, UTC.
+        era: how often the key of role `releases` was replaced, as the offline key says; numbers count within one.
+    """
+
+    targets: Mapping[str, tuple[TargetFile, datetime]]
+    era: int
+
+
+def read_targets(folder: Path, *, base: str, fetcher: FetcherInterface, root: bytes) -> Listing:
+    """Refresh the metadata.
 
     A role's file says which names there are. Whether a name counts is python-tuf's to say: it asks the role that the
     offline key has given the name's place to, so that no role speaks for another's.
@@ -126,14 +140,19 @@ def read_targets(
     updater = Updater(str(folder), base, fetcher=fetcher, config=BOUNDS, bootstrap=root)
     updater.refresh()
     found = _listed(updater, folder)
-    for path in folder.glob("*.json"):
-        with path.open("rb") as file:
-            os.fsync(file.fileno())
+    files = list(folder.glob("*.json"))
+    with ThreadPoolExecutor(len(files)) as hands:  # together they wait for the disk once
+        list(hands.map(_flush, files))
     durable.flush_directory(folder)
     return found
 
 
-def _listed(updater: Updater, metadata: Path) -> dict[str, tuple[TargetFile, datetime]]:
+def _flush(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def _listed(updater: Updater, metadata: Path) -> Listing:
     top = Metadata[Targets].from_file(str(metadata / "targets.json")).signed
     found: dict[str, tuple[TargetFile, datetime]] = {}
     for role, places in ROLES.items():
@@ -147,7 +166,10 @@ def _listed(updater: Updater, metadata: Path) -> dict[str, tuple[TargetFile, dat
             target = updater.get_targetinfo(name)
             if target is not None and parse_target(name)[0] in places:
                 found[name] = (target, min(top.expires, listing.expires))
-    return found
+    era = top.unrecognized_fields.get(_ERA, 1)
+    if type(era) is not int or era < 1:
+        raise UntrustedReleaseError(f"the release metadata are of era {era!r}")
+    return Listing(targets=found, era=era)
 
 
 def _root_version(data: bytes) -> int:

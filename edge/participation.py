@@ -56,6 +56,7 @@ class Participation:
     Attributes:
         roster: reads the newest roster this edge has accepted.
         lessons: by purpose; a purpose that is missing cannot be asked for.
+        note: writes an answer down in the audit log, before it leaves.
     """
 
     me: EdgeId
@@ -68,6 +69,7 @@ class Participation:
     spending: Spending
     lessons: Mapping[str, Lesson]
     now_ms: Callable[[], int]
+    note: Callable[[Announcement], None] = lambda _: None
 
     def answer(self, request: Request) -> Reply:
         """Answer one request; a refusal is an answer too, and says why in one line without private data."""
@@ -191,6 +193,7 @@ class Participation:
             entropy=os.urandom(_ENTROPY_BYTES),
         )
         self.ratchet.save(Secrets(last_round=asked.round, epoch=keys, round=turn))
+        self.note(asked)
         self.ledger.keep_answer(asked.round, answer)
         return answer
 

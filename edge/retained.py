@@ -1,7 +1,8 @@
 """Reading retained messages: a bounded window, asked again where something was lost, given up after a bounded time.
 
-A broker may drop any message silently, send it twice or in another order. What was asked for earlier comes earlier,
-so a topic that is still missing when those asked for two windows later arrive is asked for again at once.
+A broker may drop any message silently, send it twice or in another order. As a rule it answers in the order of asking.
+So what was overtaken by a whole window is lost and asked for again at once. When nothing comes for a second or so, what
+was overtaken at all is asked for again, else one topic alone, to find out: a slow line must not get slower by it.
 """
 
 import threading
@@ -16,7 +17,7 @@ from protocol.errors import FederationError, UnavailableError, UntrustedError, U
 
 _SHORTEST_WAIT = 1.0
 _GAPS = 4
-_LOST = 2
+_USELESS = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +55,9 @@ class Line(Protocol):
     def release(self, reading: "Reading", topics: Iterable[str]) -> None:
         """Unsubscribe."""
 
+    def revive(self) -> None:
+        """Break a connection over which nothing comes any more and make a new one."""
+
 
 class Reading:
     """One reading of many topics."""
@@ -72,8 +76,11 @@ class Reading:
         self._arrived: SimpleQueue[tuple[str, bytes]] = SimpleQueue()
         self._open: set[str] = set()
         self._lock = threading.Lock()
-        self._asked: dict[str, int] = {}  # topic that is waited for -> the number of the question it was last part of
-        self._questions = 0
+        self._asked: dict[str, int] = {}  # topic that is waited for -> its place among all that was ever asked
+        self._place = 0
+        self._front = 0  # the highest place that was answered
+        self._longest = 0.0
+        self._silent = 0.0
         self._seconds_left = pace.patience
 
     def take(self, topic: str, payload: bytes) -> None:
@@ -93,55 +100,84 @@ class Reading:
             UntrustedReleaseError: a message is longer than any that can be right.
         """
         done: list[str] = []
-        wait, silent, longest = self._pace.silence, 0.0, 0.0
+        wait = min(_SHORTEST_WAIT, self._pace.silence)
         try:
             while True:
-                if len(self._asked) <= self._pace.window // 2:
+                if fresh := self._next_topics():
                     self._line.release(self, done)
                     done.clear()
-                    self._ask(list(islice(self._source, self._pace.window - len(self._asked))), fresh=True)
+                    self._seconds_left += len(fresh) * self._limit / self._pace.slowest
+                    self._ask(fresh)
                 if not self._asked:
                     return
-                began = monotonic()
-                try:
-                    topic, payload = self._arrived.get(timeout=min(wait, self._pace.patience - silent))
-                except Empty:
-                    silent += monotonic() - began
-                    self._check_patience(silent, monotonic() - began)
-                    self._ask(list(self._asked))
+                message = self._next_message(wait)
+                if message is None:
                     wait = min(2 * wait, self._pace.silence)
                     continue
-                waited = monotonic() - began
-                silent, longest = 0.0, max(longest, waited)
-                wait = min(self._pace.silence, max(_SHORTEST_WAIT, _GAPS * longest))
-                self._check_patience(silent, waited)
+                wait = min(self._pace.silence, max(_SHORTEST_WAIT, _GAPS * self._longest))
+                topic, payload = message
                 self._check_length(topic, payload)
-                number = self._asked.pop(topic)
+                self._front = max(self._front, self._asked.pop(topic))
                 done.append(topic)
-                self._ask([topic for topic, asked in self._asked.items() if asked + _LOST <= number])
+                self._ask(self._overtaken(by=self._pace.window))
                 yield topic, payload
         finally:
             with self._lock:
                 self._open.clear()
             self._line.release(self, [*self._asked, *done])
 
-    def _ask(self, topics: list[str], *, fresh: bool = False) -> None:
+    def _next_topics(self) -> list[str]:
+        if len(self._asked) > self._pace.window // 2:
+            return []
+        return list(islice(self._source, self._pace.window - len(self._asked)))
+
+    def _next_message(self, wait: float) -> tuple[str, bytes] | None:
+        """What arrives within some seconds; otherwise what seems lost has been asked for again."""
+        began = monotonic()
+        try:
+            message = self._arrived.get(timeout=min(wait, self._pace.patience - self._silent))
+        except Empty:
+            before, waited = self._silent, monotonic() - began
+            self._silent += waited
+            self._check_patience(waited)
+            self._ask_again(before)
+            return None
+        waited = monotonic() - began
+        self._silent, self._longest = 0.0, max(self._longest, waited)
+        self._check_patience(waited)
+        return message
+
+    def _ask_again(self, before: float) -> None:
+        """Nothing has come since the last asking, `before` seconds after the last message."""
+        silences, silences_before = (int(seconds // self._pace.silence) for seconds in (self._silent, before))
+        if silences == silences_before:
+            self._ask(self._overtaken(by=1) or [min(self._asked, key=self._asked.__getitem__)])
+            return
+        if silences_before < _USELESS <= silences:
+            # A broker keeps few places for messages that were not acknowledged; those that got lost on the way hold
+            # theirs until the connection ends.
+            self._line.revive()
+        self._ask(list(self._asked))
+
+    def _overtaken(self, *, by: int) -> list[str]:
+        return [topic for topic, place in self._asked.items() if place + by <= self._front]
+
+    def _ask(self, topics: list[str]) -> None:
         if not topics:
             return
-        self._questions += 1
-        self._asked.update(dict.fromkeys(topics, self._questions))
-        if fresh:
-            self._seconds_left += len(topics) * self._limit / self._pace.slowest
+        for topic in topics:
+            self._place += 1
+            self._asked[topic] = self._place
         with self._lock:
             self._open.update(topics)
         self._line.ask(self, topics)
 
-    def _check_patience(self, silent: float, waited: float) -> None:
+    def _check_patience(self, waited: float) -> None:
         self._seconds_left -= waited
         trouble = self._line.trouble
         if isinstance(trouble, UntrustedError):
             raise trouble
-        if silent >= self._pace.patience:
+        if self._silent >= self._pace.patience:
             missing = sorted(self._asked)
             raise trouble or UnavailableError(
                 f"the broker has not sent {missing[0]} and {len(missing) - 1} more within {self._pace.patience:g} s",

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from edge import tuning
+from edge.breaths import without_collections
 from edge.installed import Installed
 from edge.installer import Installer
 from edge.rehearsal import Rehearsal
@@ -104,9 +105,10 @@ class Stage:
             UntrustedReleaseError: the release, or its catalogue, is not as its card says.
         """
         serving = self._service.loaded
-        release = tuning.load_release(self._installer, installed, like=serving.release)
-        weights = tuning.read_weights(self._directory, installed) or (serving.weights if serving.release else None)
-        return serving.with_release(release, weights) or Loaded.of(self._service.store, release, weights)
+        with without_collections():
+            release = tuning.load_release(self._installer, installed, like=serving.release)
+            weights = tuning.read_weights(self._directory, installed) or (serving.weights if serving.release else None)
+            return serving.with_release(release, weights) or Loaded.of(self._service.store, release, weights)
 
     def _in_loop(self, step: Coroutine[Any, Any, None]) -> None:
         asyncio.run_coroutine_threadsafe(step, self._loop()).result()

@@ -5,6 +5,7 @@ Translates, decides nothing. Signatures of the center are checked here, because 
 
 import secrets
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ from protocol.topics import Topics
 
 _CLOSE_SECONDS = 2.0
 _HEARD = 64
+_LISTEN_AGAIN_SECONDS = 300.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -180,7 +182,10 @@ class Sync:
             return self._releases.fetch(offered, known=known, progress=progress)
 
     def _wait_for_key(self) -> None:
-        if self._keys.wait_for_any(seconds=self._pace.silence) is None:
+        deadline = time.monotonic() + self._pace.patience
+        while self._keys.wait_for_any(seconds=self._pace.silence / 4) is None and time.monotonic() < deadline:
+            self._connection.listen_again()
+        if self._keys.newest is None:
             raise self.trouble or UnavailableError(
                 "the center has not sealed a content key to this edge",
                 advice="the operator of the center has to publish it again",
@@ -214,7 +219,11 @@ class Sync:
         return put
 
     def _tell(self) -> None:
+        asked = time.monotonic()
         while not self._stopping.is_set():
+            if time.monotonic() - asked > _LISTEN_AGAIN_SECONDS:
+                asked = time.monotonic()
+                self._connection.listen_again()
             try:
                 act = self._heard.get(timeout=1.0)
             except Empty:

@@ -82,7 +82,7 @@ class BlockCipher:
             raise DamagedBlockError(f"block {expected[:12]} has {len(payload)} bytes, more than a block can have")
         if digest(payload) != expected:
             raise DamagedBlockError(f"block {expected[:12]} has digest {digest(payload)[:12]}")
-        tag, ciphertext = payload[:_TAG_BYTES], payload[_TAG_BYTES:]
+        tag, ciphertext = payload[:_TAG_BYTES], memoryview(payload)[_TAG_BYTES:]  # no copy of a block
         try:
             return AESGCM(self._key(tag)).decrypt(_NONCE, ciphertext, None)
         except (InvalidTag, ValueError) as error:

@@ -4,7 +4,7 @@ The signed manifest covers every file, card.json among them; the card repeats di
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -119,11 +119,17 @@ def bundle_digest(files: Mapping[str, FileDigest]) -> str:
     return digest(canonical.encode({"format": 1, "files": listed}))
 
 
-def describe(files: Iterable[tuple[str, bytes]], *, cipher: BlockCipher) -> Manifest:
+def describe(
+    files: Iterable[tuple[str, bytes]],
+    *,
+    cipher: BlockCipher,
+    sealed: Callable[[str, bytes], object] = lambda _name, _payload: None,
+) -> Manifest:
     """The manifest of these files.
 
     Args:
         files: relative path and content of each, one at a time in memory.
+        sealed: is given digest and payload of each block, as they are made.
 
     Raises:
         BadInputError: a path that an edge would refuse, or twice the same.
@@ -132,8 +138,12 @@ def describe(files: Iterable[tuple[str, bytes]], *, cipher: BlockCipher) -> Mani
     for path, data in files:
         if path in entries:
             raise BadInputError(f"{path} is there twice")
-        sealed = tuple(digest(cipher.seal(block)) for block in blocks.cut(data))
-        entries[path] = Entry(file=FileDigest.of(data), blocks=sealed)
+        names = []
+        for block in blocks.cut(data):
+            payload = cipher.seal(block)
+            names.append(digest(payload))
+            sealed(names[-1], payload)
+        entries[path] = Entry(file=FileDigest.of(data), blocks=tuple(names))
     try:
         return Manifest.from_bytes(Manifest(files=entries).to_bytes())
     except MalformedMessageError as error:

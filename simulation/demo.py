@@ -1,6 +1,5 @@
 """`hanse-sim demo`: the whole road once, by the commands a user would type, and what it came to in figures."""
 
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -12,14 +11,17 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 
 from center.settings import ModelSettings
 from protocol.errors import FederationError
-from simulation import comparison, datasets, serving
+from simulation import comparison, datasets, rollouts, serving
 from simulation.datasets import Dataset, SiteData
-from simulation.federation import Federation, Site, wait_for_fusion, wait_for_release
+from simulation.federation import Federation, Site, wait_for_fusion
 from simulation.quality import Quality
 
 _FEDERATION = "hanse-demo"
 _ROUND_SECONDS = 900
 _FEWEST_FOR_DEFAULT_POLICY = 5
+_CANARIES = 3
+_TRIAL_SECONDS = 8.0
+_BAKE_SECONDS = 15.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +66,11 @@ def run(plan: Plan, *, console: Console) -> dict[str, Any]:
             start_seconds=federation.start_seconds[first.name],
             served=served,
         )
-    return _report(plan, data, rounds=rounds, release=release, sync=sync, served=served, measured=measured, step=step)
+        with step("a bad release: the canaries go back, the center reverts") as say:
+            drill = rollouts.drill(federation, sites, canaries=_canaries(sites), good=release["version"], say=say.tell)
+    return _report(
+        plan, data, rounds=rounds, release=release, sync=sync, drill=drill, served=served, measured=measured, step=step
+    )
 
 
 def _bring_up(federation: Federation, data: Dataset, plan: Plan, step: "_Steps") -> list[Site]:
@@ -74,16 +80,19 @@ def _bring_up(federation: Federation, data: Dataset, plan: Plan, step: "_Steps")
             settings={
                 "rounds": {"min_cohort": cohort, "deadline_seconds": _ROUND_SECONDS},
                 "model": plan.model.model_dump(),
+                "rollout": {"bake_seconds": _BAKE_SECONDS},
             },
             embedded_broker=plan.embedded_broker,
         )
     with step.counted("sites join", plan.sites) as advance:
         sites = []
         for part in data.sites:
-            sites.append(federation.join(part.name, min_cohort=cohort))
+            trial = {"trial": {"seconds": _TRIAL_SECONDS}}
+            sites.append(federation.join(part.name, min_cohort=cohort, settings=trial))
             advance(1)
     with step("signing the roster, publishing the catalogue"):
         federation.command("hanse-center", "admit")
+        federation.command("hanse-center", "rings", "--canary", ",".join(_canaries(sites)))
         catalogue = data.write_catalogue(federation.directory)
         federation.command("hanse-center", "catalogue", str(catalogue))
     with step.counted("sites import their items and baskets", plan.sites) as advance:
@@ -95,6 +104,10 @@ def _bring_up(federation: Federation, data: Dataset, plan: Plan, step: "_Steps")
             federation.serve(site)
             advance(1)
     return sites
+
+
+def _canaries(sites: Sequence[Site]) -> list[str]:
+    return [site.name for site in sites[:_CANARIES]]
 
 
 def _import(federation: Federation, data: Dataset, site: Site, part: SiteData) -> None:
@@ -122,22 +135,12 @@ def _train(federation: Federation, plan: Plan, step: "_Steps") -> list[dict[str,
 
 
 def _release(federation: Federation, sites: Sequence[Site], step: "_Steps") -> tuple[dict[str, Any], dict[str, Any]]:
-
-    with step("export, quantize, gate, sign, publish"):
-        began = time.monotonic()
-        release = json.loads(federation.command("hanse-center", "release", "--json"))
-        published = time.monotonic()
-    children = list(federation.children.values())
-    with step("every edge fetches, verifies, installs and swaps"):
-        wait_for_release(sites, release["version"], seconds=120, children=children)
-    sync = {
-        "edges": len(sites),
-        "bytes": release["bytes"],
-        "seconds": round(time.monotonic() - published, 3),
-        "publish_seconds": round(published - began, 3),
-    }
+    with step("a release: gate at every site, canaries first, then everybody") as say:
+        release = rollouts.promote(federation, sites, say=say.tell)
+    sync = {"edges": len(sites), "bytes": release["bytes"], "seconds": release["last_stage_seconds"]}
     with step("every edge fits its fusion on its own newest baskets"):
-        wait_for_fusion(sites, release["version"], seconds=300, children=children)
+        children = list(federation.children.values())
+        wait_for_fusion(sites, release["sha256"], seconds=300, children=children)
     return release, sync
 
 
@@ -148,6 +151,7 @@ def _report(
     rounds: list[dict[str, Any]],
     release: dict[str, Any],
     sync: dict[str, Any],
+    drill: dict[str, Any],
     served: Sequence[serving.Served],
     measured: dict[str, Any],
     step: "_Steps",
@@ -187,6 +191,7 @@ def _report(
         ],
         "release": release,
         "sync": sync,
+        "drill": drill,
         "serving": measured,
     }
 
@@ -223,6 +228,10 @@ class _Step:
 
     def __call__(self, steps: int) -> None:
         self._progress.advance(self._task, steps)
+
+    def tell(self, what: str) -> None:
+        """Where it stands, while it runs."""
+        self._progress.update(self._task, description=f"{self._what}: {what}")
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._progress.stop()

@@ -5,15 +5,17 @@ import json
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx
 
-from center import overview
+from center import overview, rollout_view
 from center import settings as center_settings
+from center.registry import Registry
+from center.rollouts import Rollouts
 from protocol.errors import BadInputError, UnavailableError
 from simulation.processes import Child, free_ports, program, run, wait_until
 
@@ -83,10 +85,7 @@ class Federation:
         gateway, superlink, broker = free_ports(3)
         ports = ["--gateway-port", str(gateway), "--superlink-port", str(superlink), "--broker-port", str(broker)]
         self.command("hanse-center", "init", self.federation, *ports)
-        with (self.center / "center.toml").open("a", encoding="utf-8") as file:
-            for section, values in settings.items():
-                lines = [f"{name} = {json.dumps(value)}" for name, value in values.items()]
-                file.write("\n".join([f"\n[{section}]", *lines, ""]))
+        _add_settings(self.center / "center.toml", settings)
         self.start("broker", "hanse-center", "broker", *(["--embedded"] if embedded_broker else []))
         self.start("center", "hanse-center", "serve")
         self.wait_for_center()
@@ -99,14 +98,19 @@ class Federation:
 
         wait_until(ready, what="the start of the center", seconds=90, children=list(self.children.values()))
 
-    def join(self, name: str, *, min_cohort: int) -> Site:
-        """`hanse-center enroll`, then `hanse-edge join`."""
+    def join(self, name: str, *, min_cohort: int, settings: Mapping[str, Mapping[str, object]] | None = None) -> Site:
+        """`hanse-center enroll`, then `hanse-edge join`.
+
+        Args:
+            settings: sections of ``edge.toml`` beside those that `join` writes.
+        """
         token = json.loads(self.command("hanse-center", "enroll", name, "--json"))["token"]
         (port,) = free_ports(1)
         directory = self.directory / "sites" / name
         said = self.command(
             "hanse-edge", "join", token, "--port", str(port), "--min-cohort", str(min_cohort), "--json", at=directory
         )
+        _add_settings(directory / "edge.toml", settings or {})
         site = Site(name=name, directory=directory, port=port, key=json.loads(said)["api_key"])
         self.sites.append(site)
         return site
@@ -133,6 +137,11 @@ class Federation:
         """What `hanse-center status --json` prints, without starting a process each time."""
         return overview.look(self.center, center_settings.load(self.center))
 
+    def rollout(self, version: int) -> dict[str, Any]:
+        """One release of what `hanse-center rollout status --all --json` prints, likewise."""
+        with closing(Registry(self.center / "registry.db")) as registry:
+            return rollout_view.describe(Rollouts(registry).get(version))
+
     def stop(self) -> None:
         """End everything: edges first, then the center, the broker last."""
         order = [*(site.name for site in self.sites), "center", "broker"]
@@ -158,6 +167,13 @@ def _alone(directory: Path) -> Iterator[None]:
         yield
 
 
+def _add_settings(path: Path, settings: Mapping[str, Mapping[str, object]]) -> None:
+    with path.open("a", encoding="utf-8") as file:
+        for section, values in settings.items():
+            lines = [f"{name} = {json.dumps(value)}" for name, value in values.items()]
+            file.write("\n".join([f"\n[{section}]", *lines, ""]))
+
+
 def alive(site: Site) -> bool:
     """Does its query service answer?"""
     try:
@@ -181,20 +197,20 @@ def release_of(site: Site) -> int:
         raise UnavailableError(f"{site.name} does not answer: {error}") from error
 
 
-def wait_for_release(sites: Sequence[Site], version: int, *, seconds: float, children: Sequence[Child]) -> None:
-    """Until every site answers from this release."""
+def served_by(sites: Sequence[Site], expected: Mapping[str, int], *, seconds: float) -> None:
+    """Until every site answers from the release that is expected there."""
     wait_until(
-        lambda: all(release_of(site) >= version for site in sites),
-        what=f"release {version} at {len(sites)} sites",
+        lambda: all(release_of(site) == expected[site.name] for site in sites),
+        what=f"releases {sorted(set(expected.values()))} at {len(sites)} sites",
         seconds=seconds,
-        children=children,
+        children=[],
     )
 
 
-def wait_for_fusion(sites: Sequence[Site], version: int, *, seconds: float, children: Sequence[Child]) -> None:
-    """Until every site has fitted its fusion weights for this release."""
+def wait_for_fusion(sites: Sequence[Site], sha256: str, *, seconds: float, children: Sequence[Child]) -> None:
+    """Until every site has fitted its fusion weights for this bundle."""
     wait_until(
-        lambda: all((site.directory / "fusion" / f"{version}.json").exists() for site in sites),
+        lambda: all((site.directory / "fusion" / f"{sha256}.json").exists() for site in sites),
         what=f"fitting at {len(sites)} sites",
         seconds=seconds,
         children=children,

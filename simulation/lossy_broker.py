@@ -1,177 +1,254 @@
-"""A broker that loses messages or says them twice: a proxy that understands MQTT and stands before a real broker.
+"""A way to the broker that loses, repeats, swaps, damages or delays what the broker sends to edges.
 
-It ends TLS on both sides. Whatever the broker publishes passes through `Fate`; everything else passes untouched.
+It stands between edges and a real broker, ends their TLS and opens its own in their names: so it needs the broker's
+papers and those of every edge. Messages from edges pass untouched. Every decision is drawn from a seed.
 """
 
-import select
-import socket
+import asyncio
+import random
 import ssl
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Self
 
-Fate = Callable[[str, bytes], int]
-"""Topic and payload of one message on its way to the edge -> how many copies of it arrive."""
-
-_PUBLISH = 3
-_QOS_BITS = 0b0110
+_PUBLISH = 0x30
+_KIND = 0xF0
+_QOS = 0x06
+_PUBACK = 0x40
 _CONNECT_SECONDS = 10.0
-_CHUNK_BYTES = 64 * 1024
-_LONGEST_LENGTH_BYTES = 4
-_LENGTH_BITS = 0x7F
+_HOLD_SECONDS = 0.2
+_BLOCK = "/block/"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Papers:
+    """PEM files of a certificate and its private key."""
+
+    certificate: Path
+    key: Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Faults:
+    """What happens to messages on their way to an edge; shares of them, 0 to 1.
+
+    Attributes:
+        about: only messages whose topic contains this.
+        drop: lost, as a broker loses one whose queue is full: it counts as delivered.
+        keep_books: the broker is not told of a loss: the message keeps its place among those not acknowledged.
+        duplicate: sent twice.
+        swap: sent after the next one, if that comes soon.
+        damage: one byte of the payload is another.
+        bytes_per_second: no more than this for each connection; None: as fast as it goes.
+    """
+
+    about: str = _BLOCK
+    drop: float = 0.0
+    keep_books: bool = False
+    duplicate: float = 0.0
+    swap: float = 0.0
+    damage: float = 0.0
+    bytes_per_second: float | None = None
 
 
 @dataclass(slots=True)
 class Traffic:
-    """Messages on their way to the edge.
+    """What went to the edges, whole MQTT packets without TLS.
 
     Attributes:
-        delivered: payload bytes that reached the edge, by topic.
-        lost: likewise those that did not.
+        payloads: bytes of messages that matched `Faults.about` and were sent, repetitions too.
+        lost: bytes of those that were dropped.
+        messages: how many matched, by what became of them.
     """
 
-    delivered: dict[str, int] = field(default_factory=dict)
-    lost: dict[str, int] = field(default_factory=dict)
-    lost_messages: int = 0
+    payloads: int = 0
+    lost: int = 0
+    messages: dict[str, int] = field(default_factory=dict)
+
+    def count(self, fate: str) -> None:
+        self.messages[fate] = self.messages.get(fate, 0) + 1
 
 
 class LossyBroker:
-    """Listens on a free loopback port for one edge, whose certificate it holds: TLS ends here."""
+    """Runs on a thread of its own; `faults` may be changed at any time.
+
+    Attributes:
+        port: where edges connect, on 127.0.0.1.
+    """
 
     def __init__(
-        self, upstream: tuple[str, int], *, server_tls: ssl.SSLContext, client_tls: ssl.SSLContext, fate: Fate
+        self,
+        broker: tuple[str, int],
+        *,
+        authority: Path,
+        own: Papers,
+        papers_of: Callable[[str], Papers],
+        faults: Faults | None = None,
+        seed: int = 0,
     ) -> None:
         """Prepare.
 
         Args:
-            upstream: the real broker's host and port.
-            server_tls: what the edge sees: the broker's own certificate.
-            client_tls: what the broker sees: the edge's certificate.
-            fate: called on the proxy's threads, one message at a time.
+            authority: PEM of the federation's certificate authority.
+            own: the broker's papers, shown to edges.
+            papers_of: the papers of an edge, by its name.
         """
-        self._upstream, self._server_tls, self._client_tls, self._fate = upstream, server_tls, client_tls, fate
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port = int(self._listener.getsockname()[1])
+        self._broker = broker
+        self._authority = authority
+        self._own = own
+        self._papers_of = papers_of
+        self.faults = faults or Faults()
         self.traffic = Traffic()
-        self._turn = threading.Lock()
-        self._open: set[socket.socket] = set()
-        self._threads: list[threading.Thread] = []
+        self.port = 0
+        self._drawn = random.Random(seed)  # noqa: S311 - faults that can be repeated, no secrets
+        self._lines: set[asyncio.StreamWriter] = set()
+        self._loop = asyncio.new_event_loop()
+        self._ready = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="lossy-broker", daemon=True)
 
-    @contextmanager
-    def running(self) -> Iterator[Self]:
-        """Pass on until left; then every connection is cut."""
-        door = threading.Thread(target=self._let_in, name="lossy-door")
-        door.start()
+    def __enter__(self) -> Self:
+        self._thread.start()
+        self._ready.wait()
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+
+    def _run(self) -> None:
+        listening = self._loop.run_until_complete(self._listen())
+        self.port = listening.sockets[0].getsockname()[1]
+        self._ready.set()
+        self._loop.run_forever()
+        listening.close()
+        self._loop.run_until_complete(self._end())
+        self._loop.close()
+
+    async def _listen(self) -> asyncio.Server:
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=self._authority)
+        context.verify_mode = ssl.CERT_REQUIRED
+        context.load_cert_chain(self._own.certificate, self._own.key)
+        return await asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=context)
+
+    async def _end(self) -> None:
+        serving = asyncio.all_tasks() - {asyncio.current_task()}
+        for line in self._lines:
+            line.transport.abort()
+        await asyncio.gather(*serving, return_exceptions=True)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        edge = _common_name(writer.get_extra_info("peercert"))
+        papers = self._papers_of(edge)
+        context = ssl.create_default_context(cafile=self._authority)
+        context.load_cert_chain(papers.certificate, papers.key)
+        upstream = None
+        self._lines.add(writer)
         try:
-            yield self
+            async with asyncio.timeout(_CONNECT_SECONDS):
+                upstream = await asyncio.open_connection(*self._broker, ssl=context)
+            to_broker = asyncio.ensure_future(_pass_on(reader, upstream[1]))
+            to_edge = asyncio.ensure_future(self._deliver(upstream[0], writer, upstream[1]))
+            await asyncio.wait({to_broker, to_edge}, return_when=asyncio.FIRST_COMPLETED)
+            for direction in (to_broker, to_edge):
+                direction.cancel()
+                with suppress(asyncio.CancelledError, OSError, EOFError):
+                    await direction
+        except (OSError, TimeoutError):
+            pass  # the broker is away, and so is the way to it
+        except asyncio.CancelledError:
+            pass  # the end of all; Python 3.11 would print it
         finally:
-            with suppress(OSError):
-                self._listener.shutdown(socket.SHUT_RDWR)
-            self._listener.close()
-            door.join()
-            self.cut()
-            for thread in self._threads:
-                thread.join()
+            self._lines.discard(writer)
+            for end in (writer, upstream[1] if upstream else None):
+                if end is not None:
+                    end.transport.abort()
 
-    def cut(self) -> None:
-        """Break every connection; the edge may come back."""
-        with self._turn:
-            ends = list(self._open)
-        for end in ends:
-            with suppress(OSError):
-                end.shutdown(socket.SHUT_RDWR)
-
-    def _let_in(self) -> None:
+    async def _deliver(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, back: asyncio.StreamWriter
+    ) -> None:
+        held = b""
         while True:
+            coming = asyncio.ensure_future(_read_packet(reader))
             try:
-                raw, _ = self._listener.accept()
-            except OSError:
-                return
-            thread = threading.Thread(target=self._serve, args=(raw,), name="lossy-edge")
-            self._threads.append(thread)
-            thread.start()
-
-    def _serve(self, raw: socket.socket) -> None:
-        with suppress(OSError), raw:
-            raw.settimeout(_CONNECT_SECONDS)
-            with (
-                self._server_tls.wrap_socket(raw, server_side=True) as edge,
-                socket.create_connection(self._upstream, timeout=_CONNECT_SECONDS) as plain,
-                self._client_tls.wrap_socket(plain, server_hostname=self._upstream[0]) as broker,
-            ):
-                for end in (edge, broker):
-                    end.settimeout(None)
-                    end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                with self._turn:
-                    self._open |= {edge, broker}
-                try:
-                    self._pass_on(edge, broker)
-                finally:
-                    with self._turn:
-                        self._open -= {edge, broker}
-
-    def _pass_on(self, edge: ssl.SSLSocket, broker: ssl.SSLSocket) -> None:
-        # One thread for both ways: OpenSSL does not let two threads use one connection.
-        coming = bytearray()
-        while True:
-            ready = [end for end in (edge, broker) if end.pending()] or select.select([edge, broker], [], [])[0]
-            for end in ready:
-                data = _receive(end)
-                if data == b"":
-                    return
-                if data is None:
-                    continue
-                if end is edge:
-                    broker.sendall(data)
-                    continue
-                coming += data
-                for packet, message in _packets(coming):
-                    edge.sendall(packet * (1 if message is None else self._take(*message)))
-
-    def _take(self, topic: str, payload: bytes) -> int:
-        with self._turn:
-            copies = self._fate(topic, payload)
-            if copies:
-                self.traffic.delivered[topic] = self.traffic.delivered.get(topic, 0) + copies * len(payload)
+                if held and not (await asyncio.wait({coming}, timeout=_HOLD_SECONDS))[0]:
+                    await self._send(writer, held, payload=True)
+                    held = b""
+                head, body = await coming
+            finally:
+                coming.cancel()
+            faults = self.faults
+            if head[0] & _KIND != _PUBLISH or faults.about not in _topic(body):
+                await self._send(writer, head + body)
+                continue
+            after, held = held, b""
+            if self._happens(faults.drop):
+                self.traffic.lost += len(body)
+                self.traffic.count("dropped")
+                if head[0] & _QOS and not faults.keep_books:
+                    back.write(bytes([_PUBACK, 2]) + _packet_number(body))
+            elif not after and self._happens(faults.swap):
+                self.traffic.count("swapped")
+                held = head + body
+                continue
             else:
-                self.traffic.lost[topic] = self.traffic.lost.get(topic, 0) + len(payload)
-                self.traffic.lost_messages += 1
-            return copies
+                if self._happens(faults.damage):
+                    self.traffic.count("damaged")
+                    body = body[:-1] + bytes([body[-1] ^ 1])
+                await self._send(writer, head + body, payload=True)
+                if self._happens(faults.duplicate):
+                    self.traffic.count("repeated")
+                    await self._send(writer, head + body, payload=True)
+            if after:
+                await self._send(writer, after, payload=True)
+
+    async def _send(self, writer: asyncio.StreamWriter, packet: bytes, *, payload: bool = False) -> None:
+        if payload:
+            self.traffic.payloads += len(packet)
+            self.traffic.count("sent")
+        rate = self.faults.bytes_per_second
+        if rate is None or not payload:
+            writer.write(packet)
+            await writer.drain()
+            return
+        step = max(1, int(rate / 20))
+        for start in range(0, len(packet), step):
+            writer.write(packet[start : start + step])
+            await writer.drain()
+            await asyncio.sleep(min(step, len(packet) - start) / rate)
+
+    def _happens(self, share: float) -> bool:
+        return share > 0 and self._drawn.random() < share
 
 
-def _receive(end: ssl.SSLSocket) -> bytes | None:
-    """What is there; None if that was none of the application's bytes, but a session ticket or half a record."""
-    end.setblocking(False)
-    try:
-        return end.recv(_CHUNK_BYTES)
-    except ssl.SSLWantReadError:
-        return None
-    finally:
-        end.setblocking(True)
+def _common_name(certificate: dict[str, tuple[tuple[tuple[str, str], ...], ...]]) -> str:
+    return next(value for names in certificate["subject"] for field_, value in names if field_ == "commonName")
 
 
-def _packets(coming: bytearray) -> Iterator[tuple[bytes, tuple[str, bytes] | None]]:
-    """Whole packets of MQTT 3.1.1, taken from the start of what has come; topic and payload of those that publish."""
-    while (size := _packet_size(coming)) is not None and size[0] + size[1] <= len(coming):
-        head, length = size
-        packet = bytes(coming[: head + length])
-        del coming[: head + length]
-        first, body = packet[0], packet[head:]
-        if first >> 4 != _PUBLISH:
-            yield packet, None
-            continue
-        end = 2 + int.from_bytes(body[:2], "big")
-        start = end + (2 if first & _QOS_BITS else 0)
-        yield packet, (body[2:end].decode(), body[start:])
+async def _pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    while data := await reader.read(1 << 16):
+        writer.write(data)
+        await writer.drain()
 
 
-def _packet_size(coming: bytearray) -> tuple[int, int] | None:
-    """Bytes of the fixed header and of the rest; None while the header is not whole."""
+async def _read_packet(reader: asyncio.StreamReader) -> tuple[bytes, bytes]:
+    """Fixed header and the rest of one MQTT packet."""
+    head = bytearray(await reader.readexactly(1))
     length = 0
-    for place, byte in enumerate(coming[1 : 1 + _LONGEST_LENGTH_BYTES]):
-        length |= (byte & _LENGTH_BITS) << (7 * place)
-        if byte <= _LENGTH_BITS:  # else another byte follows
-            return place + 2, length
-    return None
+    for place in range(4):
+        head += await reader.readexactly(1)
+        length |= (head[-1] & 0x7F) << (7 * place)
+        if not head[-1] & 0x80:
+            break
+    return bytes(head), await reader.readexactly(length)
+
+
+def _topic(body: bytes) -> str:
+    return body[2 : 2 + int.from_bytes(body[:2], "big")].decode()
+
+
+def _packet_number(body: bytes) -> bytes:
+    start = 2 + int.from_bytes(body[:2], "big")
+    return body[start : start + 2]

@@ -42,7 +42,7 @@ def print_table(report: Report, console: Console) -> None:
     console.print(quality)
     for line in verdicts(report):
         console.print(line)
-    console.print(_facts(report))
+    console.print(_figures(report))
 
 
 def verdicts(report: Report) -> list[str]:
@@ -63,15 +63,17 @@ def _verdict(ours: str, other: str, ndcg: Mapping[str, float]) -> str:
     return f"{ours} {word} {other.replace('_', ' ')}: {100 * change:+.1f} % NDCG@10"
 
 
-def _facts(report: Report) -> Table:
-    release, sync, serving = report["release"], report["sync"], report["serving"]
+def _figures(report: Report) -> Table:
+    release, sync, serving, drill = report["release"], report["sync"], report["serving"], report["drill"]
     rows = {
         "rounds": f"{len(report['rounds'])} in {sum(r['seconds'] for r in report['rounds']):.0f} s, "
         f"{report['rounds'][-1]['upload_bytes'] / 1e6:.1f} MB up from all edges in the last",
         "release": f"{release['version']}, sha256 {release['sha256'][:16]}, {release['served_bytes'] / 1e6:.1f} MB"
         f" (fp32 {release['fp32_bytes'] / 1e6:.1f} MB), top-10 overlap {release['top10_overlap']:.4f}",
-        "sync": f"{sync['bytes'] / 1e6:.1f} MB to {sync['edges']} edges, all answered from it after "
-        f"{sync['seconds']:.1f} s",
+        "sync": f"{sync['bytes'] / 1e6:.1f} MB to {sync['edges']} edges; all answered from it "
+        f"{sync['seconds']:.1f} s after the last stage was signed",
+        "bad release": f"{drill['version']} stopped at {len(drill['canaries'])} canaries and taken back by "
+        f"{drill['successor']} within {drill['seconds']:.0f} s; {len(drill['others'])} sites never saw it",
         "answers": f"p50 {serving['p50_ms']:.2f} ms, p99 {serving['p99_ms']:.2f} ms over {serving['requests']} requests"
         f"; bare session.run {serving['bare_session_run_ms']:.2f} ms",
         "serving process": f"{serving['rss_mb']:.0f} MB, first answer {serving['start_seconds']:.1f} s after its start",
@@ -90,13 +92,14 @@ def _page(report: Report) -> str:
     )
     said = "".join(f"<li>{html.escape(line)}</li>" for line in verdicts(report))
     figures = "".join(f"<figure>{svg}</figure>" for svg in _plots(report))
-    release, serving = report["release"], report["serving"]
+    release, serving, drill = report["release"], report["serving"], report["drill"]
     return f"""<!doctype html>
 <html lang="en"><meta charset="utf-8"><title>Hanse: {html.escape(report["dataset"])}</title>
 <style>
 body {{ font: 16px/1.5 system-ui, sans-serif; color: #1b1f24; max-width: 60rem; margin: 2rem auto; padding: 0 1rem }}
 table {{ border-collapse: collapse }} td, th {{ padding: .3rem 1rem .3rem 0; text-align: left }}
 td + td, th + th {{ text-align: right; font-variant-numeric: tabular-nums }}
+.story td {{ text-align: left; vertical-align: top }}
 figure {{ margin: 1.5rem 0 }} svg {{ max-width: 100%; height: auto }}
 </style>
 <h1>{report["sites"]} sites learnt together</h1>
@@ -108,11 +111,36 @@ local fused are networks fused with each household's own habits, the federation'
 {figures}
 <p>Release {release["version"]}, sha256 <code>{release["sha256"]}</code>: {release["served_bytes"] / 1e6:.1f} MB
 instead of {release["fp32_bytes"] / 1e6:.1f} MB in full precision, top-10 overlap {release["top10_overlap"]:.4f}.
-It reached {report["sync"]["edges"]} edges in {report["sync"]["seconds"]:.1f} s.
+All {report["sync"]["edges"]} edges answered from it {report["sync"]["seconds"]:.1f} s after the last stage was signed.
 Answers took {serving["p50_ms"]:.2f} ms (p50) and {serving["p99_ms"]:.2f} ms (p99);
 the bare model takes {serving["bare_session_run_ms"]:.2f} ms.</p>
+<h2>Release {release["version"]} is promoted</h2>
+<p>Every site measured the candidate on its own newest baskets, beside what it served; the center saw the sum. Then the
+canaries took it, tried it beside the one before, and said how it went, again as a sum.</p>
+{_story(release["rollout"])}
+<h2>Release {drill["version"]} is not</h2>
+<p>A drill: untrained weights, sent past the gate. Canaries: {html.escape(", ".join(drill["canaries"]))}; they went
+back by themselves, and the center took the release back {drill["seconds"]:.0f} s after it was signed, by release
+{drill["successor"]} with the files of release {release["version"]}. {html.escape(", ".join(drill["others"]))} never
+saw it. {html.escape(drill["why"])}.</p>
+{_story(drill["rollout"])}
 </html>
 """
+
+
+def _story(steps: Sequence[Mapping[str, Any]]) -> str:
+    rows = "".join(
+        f"<tr><td>{step['seconds']:.1f} s</td><td>{html.escape(step['what'])}</td>"
+        f"<td>{html.escape(_facts(step['facts']))}</td></tr>"
+        for step in steps
+    )
+    return f'<table class="story">{rows}</table>'
+
+
+def _facts(facts: Mapping[str, Any]) -> str:
+    """Facts in one line; numbers short."""
+    told = {name: f"{value:.4g}" if isinstance(value, float) else str(value) for name, value in facts.items()}
+    return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in told.items() if value)
 
 
 def _plots(report: Report) -> Sequence[str]:

@@ -11,7 +11,9 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from protocol.errors import FederationError
+from edge import settings as edge_settings
+from edge import tuning
+from protocol.errors import FederationError, UnavailableError
 from simulation.datasets import SiteData
 from simulation.federation import Site
 from simulation.processes import Child
@@ -102,8 +104,15 @@ def measure(site: Site, child: Child, *, start_seconds: float, served: list[Serv
 
 
 def bare_session_run(edge: Path) -> float:
-    """Median milliseconds of the model alone, on the same file, for one history of full length."""
-    bundle = edge / "slots" / (edge / "slots" / "committed").read_text("ascii").strip()
+    """Median milliseconds of the model alone, on the same file, for one history of full length.
+
+    Raises:
+        UnavailableError: no release is committed there.
+    """
+    installed = tuning.open_installer(edge, edge_settings.load(edge)).bundle()
+    if installed is None:
+        raise UnavailableError(f"{edge} has committed no release")
+    bundle = installed.directory
     card = json.loads((bundle / "card.json").read_text("utf-8"))["submodels"]["recommend"]
     options = ort.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1

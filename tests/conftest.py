@@ -56,11 +56,11 @@ class Heard:
 class Road:
     """One federation with its broker; everything it starts ends with it."""
 
-    def __init__(self, folder: Path, kind: str, federation: str = "hanse"):
+    def __init__(self, folder: Path, kind: str, federation: str = "hanse", *, now: datetime | None = None):
         self.folder, self.kind, self.federation = folder, kind, FederationId(federation)
         folder.mkdir(exist_ok=True)
         self.topics = Topics(self.federation)
-        self.now = datetime.now(UTC)
+        self.now = now or datetime.now(UTC)
         self.authority_key = authority.new_key()
         self.authority = authority.create(self.federation, key=self.authority_key, now=self.now)
         (folder / "ca.crt").write_bytes(self.authority.public_bytes(Encoding.PEM))
@@ -276,7 +276,7 @@ class Road:
         seen = -1
         while len(found) > seen:  # until the broker has said nothing new for a while
             seen = len(found)
-            time.sleep(0.3)
+            time.sleep(0.3 if self.kind == "mosquitto" else 0.6)
         owner.forget(topic_filter)
         return {topic: payload for topic, payload in found.items() if payload}
 
@@ -311,6 +311,20 @@ def broker_kind(request):
     if request.param == "mosquitto" and mosquitto_path() is None:
         pytest.skip("Mosquitto is not installed")
     return request.param
+
+
+@pytest.fixture
+def make_road(tmp_path, broker_kind):
+    """Founds federations; they end with the test."""
+    made = []
+
+    def make(**how):
+        made.append(Road(tmp_path / f"road-{len(made)}", broker_kind, **how))
+        return made[-1]
+
+    yield make
+    for road in made:
+        road.close()
 
 
 @pytest.fixture

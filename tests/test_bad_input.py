@@ -82,7 +82,7 @@ class Town:
             registry=self.registry,
             issuer=self.issuer,
             broker=self.settings.broker,
-            root=founding.open_repository(folder).first_root.decode(),
+            root=lambda number: founding.open_repository(folder).root(number),
             register_node=self.nodes.append,
             now_ms=lambda: int(self.now.timestamp() * 1000),
         )

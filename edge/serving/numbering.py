@@ -1,16 +1,13 @@
 """The numbering of a site's items, and what is counted by it; shared by all releases of one catalogue."""
 
-import time
 from collections.abc import Iterable
 
 import numpy as np
 from numpy.typing import NDArray
 
+from edge.breaths import in_breaths
 from edge.catalogue import Catalogue
 from edge.store import Store
-
-_AT_A_TIME = 512
-_BREATH_SECONDS = 0.001
 
 
 class Numbering:
@@ -34,7 +31,7 @@ class Numbering:
         self.category = np.zeros(size, np.int32)
         self.bought = np.zeros(size, np.float32)
         if catalogue:
-            self.category[:] = [self._code(name) for name in catalogue.categories]
+            self.category[:] = [self._code(name) for name in in_breaths(catalogue.categories)]
         self._absorb(gently=True)
         self.count_again()
 
@@ -92,7 +89,7 @@ class Numbering:
             return
         last = fresh[-1][0]
         self._grow(last)
-        for number, (key, name, listed, category, stock) in enumerate(fresh, start=1):
+        for key, name, listed, category, stock in in_breaths(fresh) if gently else fresh:
             row = self._catalogue.row_of.get(name) if self._catalogue else None
             place = self.rows + key if row is None else row
             self._place_of_key[key] = place
@@ -103,8 +100,6 @@ class Numbering:
                 self.offered[place] = stock is None or stock > 0
             if listed and category:
                 self.category[place] = self._code(category)
-            if gently and number % _AT_A_TIME == 0:
-                time.sleep(_BREATH_SECONDS)
         self.changes += 1
 
     def _grow(self, last_key: int) -> None:

@@ -16,8 +16,9 @@ def measure(fleet: Fleet, release: RandomRelease, *, repetitions: int, advance: 
 
     Returns:
         wall seconds from the command to publish until the last edge has a verified, complete directory (the bare side:
-        until the last subscriber has counted all bytes), of each turn; the ratio of their medians; and growth of the
-        broker's resident memory meanwhile, from idle with all connected, in sizes of the release.
+        until the last subscriber has counted all bytes), of each turn; the ratio of their medians; processor
+        time of one edge; and growth of the broker's resident memory meanwhile, from idle with all connected, in sizes
+        of the release.
     """
     sides = {"hanse": _ours, "bare": _bare}
     rows: dict[str, list[Mapping[str, float]]] = {name: [] for name in sides}
@@ -36,6 +37,8 @@ def measure(fleet: Fleet, release: RandomRelease, *, repetitions: int, advance: 
         "hanse_seconds": seconds["hanse"],
         "published_seconds": [row["published_seconds"] for row in rows["hanse"]],
         "bare_seconds": seconds["bare"],
+        "hanse_edge_cpu_seconds": median(row["edge_cpu_seconds"] for row in rows["hanse"]),
+        "bare_edge_cpu_seconds": median(row["edge_cpu_seconds"] for row in rows["bare"]),
         "ratio": median(seconds["hanse"]) / median(seconds["bare"]),
         "hanse_broker_memory": grown["hanse"],
         "bare_broker_memory": grown["bare"],
@@ -60,9 +63,11 @@ def _ours(fleet: Fleet, turn: Turn, release: RandomRelease) -> dict[str, float]:
         began = time.monotonic()
         turn.publish(voice, directory)
         published = time.monotonic()
+        came = [follower.answer() for follower in fleet.followers]
         return {
-            "seconds": _last(fleet.followers) - began,
+            "seconds": _last(came) - began,
             "published_seconds": published - began,
+            "edge_cpu_seconds": _processor(came),
             "broker_bytes": memory.peak(turn.broker.pid) - idle,
         }
 
@@ -76,7 +81,12 @@ def _bare(fleet: Fleet, turn: Turn, release: RandomRelease) -> dict[str, float]:
         idle = memory.idle(turn.broker.pid)
         began = time.monotonic()
         publisher.publish(messages)
-        return {"seconds": _last(fleet.followers) - began, "broker_bytes": memory.peak(turn.broker.pid) - idle}
+        came = [follower.answer() for follower in fleet.followers]
+        return {
+            "seconds": _last(came) - began,
+            "edge_cpu_seconds": _processor(came),
+            "broker_bytes": memory.peak(turn.broker.pid) - idle,
+        }
 
 
 def _listen(followers: Sequence[Follower]) -> None:
@@ -84,5 +94,9 @@ def _listen(followers: Sequence[Follower]) -> None:
         follower.answer()
 
 
-def _last(followers: Sequence[Follower]) -> float:
-    return max(float(follower.answer()["finished"]) for follower in followers)
+def _last(came: Sequence[Mapping[str, float]]) -> float:
+    return max(one["finished"] for one in came)
+
+
+def _processor(came: Sequence[Mapping[str, float]]) -> float:
+    return sum(one["cpu"] for one in came) / len(came)

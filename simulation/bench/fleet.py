@@ -9,7 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -32,6 +32,7 @@ from simulation.federation import Federation, Site
 
 _FEDERATION = "bench"
 _FEWEST_FOR_DEFAULT_POLICY = 5
+_NEVER_BAKED = 86_400.0
 
 
 class Follower:
@@ -111,7 +112,10 @@ class Turn:
 
     def publish(self, voice: Publisher, release: Path) -> Manifest:
         """Publish the blocks of a release, sign it for everybody at once, and publish that."""
-        with road.signing_blocks(voice, self.directory, release, self.settings) as (repository, manifest):
+        with road.signing_files(voice, release, directory=self.directory, settings=self.settings) as (
+            repository,
+            manifest,
+        ):
             version = repository.next_version(Kind.BUNDLE)
             offer = Offer(
                 place=Place.ALL,
@@ -140,26 +144,19 @@ class Fleet:
 
     @classmethod
     @contextmanager
-    def gathered(cls, sites: int, *, directory: Path) -> Iterator[Self]:
-        """Found a federation in an empty folder and let so many sites join; no process survives.
-
-        Raises:
-            FederationError: a step failed.
-        """
+    def of(cls, federation: Federation) -> Iterator[Self]:
+        """The sites of a federation, which is stopped for this, and left stopped and as it was."""
+        federation.stop()
+        shutil.copytree(federation.center, _baseline(federation))
+        followers: list[Follower] = []
         with ExitStack() as ending:
-            federation = ending.enter_context(Federation.fresh(directory, federation=_FEDERATION))
-            join(federation, sites)
-            federation.stop()
-            shutil.copytree(federation.center, _baseline(federation))
-            followers = []
             for site in federation.sites:
-                followers.append(Follower(site, log=directory / "logs" / f"{site.name}-follower.log"))
+                followers.append(Follower(site, log=federation.directory / "logs" / f"{site.name}-follower.log"))
                 ending.callback(followers[-1].dismiss)
             yield cls(
-                federation=federation,
-                settings=center_settings.load(federation.center),
-                followers=followers,
+                federation=federation, settings=center_settings.load(federation.center), followers=tuple(followers)
             )
+            _restore(federation)
 
     @property
     def name(self) -> FederationId:
@@ -169,28 +166,41 @@ class Fleet:
     def turn(self) -> Iterator[Turn]:
         """Everything as it was after joining, with a broker of its own."""
         center, folder = self.federation.center, self.federation.directory / "turn"
-        shutil.rmtree(center)
-        shutil.copytree(_baseline(self.federation), center)
+        _restore(self.federation)
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
         broker = Broker.start(road.broker_plan(center, self.settings), kind="mosquitto")
         try:
-            yield Turn(broker=broker, directory=center, settings=self.settings, folder=folder)
+            turn = Turn(broker=broker, directory=center, settings=self.settings, folder=folder)
+            with turn.center():
+                pass  # it restocks the new broker
+            yield turn
         finally:
             broker.stop()
 
 
-def join(federation: Federation, sites: int, **settings: Mapping[str, object]) -> None:
-    """Found the federation, let so many sites join, and admit them; broker and center are left running.
+@contextmanager
+def joined(sites: int, *, directory: Path) -> Iterator[Federation]:
+    """A federation in an empty folder that so many sites have joined; no process survives.
 
-    Args:
-        settings: more sections of ``center.toml``.
+    Raises:
+        FederationError: a step failed.
     """
     cohort = min(sites, _FEWEST_FOR_DEFAULT_POLICY)
-    federation.found(settings={"rounds": {"min_cohort": cohort}, **settings})
-    for number in range(1, sites + 1):
-        federation.join(f"site-{number:02d}", min_cohort=cohort)
-    federation.command("hanse-center", "admit")
+    with Federation.fresh(directory, federation=_FEDERATION) as federation:
+        # Everybody is let in at once, and nobody's health is asked for: that is not what is timed.
+        rollout = {"first_share": 1.0, "bake_seconds": _NEVER_BAKED}
+        federation.found(settings={"rounds": {"min_cohort": cohort}, "rollout": rollout})
+        for number in range(1, sites + 1):
+            federation.join(f"site-{number:02d}", min_cohort=cohort)
+        federation.command("hanse-center", "admit")
+        federation.command("hanse-center", "rings", "--canary", "", "--early", "")
+        yield federation
+
+
+def _restore(federation: Federation) -> None:
+    shutil.rmtree(federation.center)
+    shutil.copytree(_baseline(federation), federation.center)
 
 
 def _baseline(federation: Federation) -> Path:

@@ -2,7 +2,8 @@
 
 It is told on standard input what to be next, one JSON object a line: an edge that brings the newest release onto its
 disk with the edge's own `Sync`, or a bare MQTT client that counts bytes. It answers on standard output when it listens,
-and once more when all has arrived, with the time of the clock that all processes of a machine share.
+and once more when all has arrived, with the time of the clock that all processes of a machine share, and with the
+processor time that it took.
 """
 
 import json
@@ -21,6 +22,7 @@ from edge import settings
 from edge.connection import BrokerAccess
 from edge.fetching import Offered
 from edge.keys import Keys, load_public
+from edge.renewal import PAIR
 from edge.sync import Hearing, Sync, Trust
 from protocol.errors import FederationError, UnavailableError
 from protocol.identity import EdgeId, edge_id, federation_id
@@ -34,26 +36,30 @@ _QOS = 1
 
 def count(order: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """Be a bare client: subscribe to these topics and count until so many bytes have come."""
-    began = time.monotonic()
-    client = _Counter(order["bytes"])
-    with client.listening(_access(Path(order["site"])), order["topics"]):
+    access, counter = _access(Path(order["site"])), _Counter(order["bytes"])
+    client = bare.client(access.tls())
+    began, worked = time.monotonic(), time.process_time()
+    with counter.listening(client, access, order["topics"]):
         yield {"listens": True}
-        finished = client.wait()
-    yield {"began": began, "finished": finished, "bytes": client.arrived}
+        finished, worked = counter.wait(), time.process_time() - worked
+    yield {"began": began, "finished": finished, "cpu": worked, "bytes": counter.arrived}
 
 
 def follow(order: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """Be an edge: fetch the newest release as soon as there is one, into ``folder``, beside what lies in ``known``."""
-    began = time.monotonic()
-    site, folder = Path(order["site"]), Path(order["folder"])
+    site, folder, heard = Path(order["site"]), Path(order["folder"]), threading.Event()
     known = [Path(place) for place in order.get("known", ())]
-    with _following(site, folder, port=order.get("port")) as (sync, heard):
+    sync = _sync(site, folder, heard, port=order.get("port"))
+    began, worked = time.monotonic(), time.process_time()
+    sync.start()
+    try:
         while (offered := _offered(sync, heard, edge=edge_id(site.name))) is None:
             yield {"listens": True}
-        looked = time.monotonic()
         fetched = sync.fetch(offered, known=known)
-        finished = time.monotonic()
-    yield {"began": began, "looked": looked, "finished": finished, "directory": str(fetched.directory)}
+        finished, worked = time.monotonic(), time.process_time() - worked
+    finally:
+        sync.stop()
+    yield {"began": began, "finished": finished, "cpu": worked, "directory": str(fetched.directory)}
 
 
 @dataclass(slots=True)
@@ -71,9 +77,8 @@ class _Counter:
     _subscribed: threading.Event = field(default_factory=threading.Event)
 
     @contextmanager
-    def listening(self, access: BrokerAccess, topics: Sequence[str]) -> Iterator[None]:
-        """Connected and subscribed, with TLS and a client certificate like an edge's."""
-        client = bare.client(access.tls())
+    def listening(self, client: mqtt.Client, access: BrokerAccess, topics: Sequence[str]) -> Iterator[None]:
+        """Connected and subscribed."""
 
         def subscribe(*_: Any) -> None:
             client.subscribe([(topic, _QOS) for topic in topics])
@@ -104,10 +109,9 @@ class _Counter:
             self._done.set()
 
 
-@contextmanager
-def _following(site: Path, folder: Path, *, port: int | None) -> Iterator[tuple[Sync, threading.Event]]:
-    told, heard = settings.load(site), threading.Event()
-    sync = Sync(
+def _sync(site: Path, folder: Path, heard: threading.Event, *, port: int | None) -> Sync:
+    told = settings.load(site)
+    return Sync(
         _access(site, port=port),
         federation=federation_id(told.site.federation),
         edge=edge_id(told.site.name),
@@ -123,12 +127,6 @@ def _following(site: Path, folder: Path, *, port: int | None) -> Iterator[tuple[
         ),
         folder=folder,
     )
-    sync.start()
-    try:
-        sync.wait_until_connected(seconds=_CONNECT_SECONDS)
-        yield sync, heard
-    finally:
-        sync.stop()
 
 
 def _offered(sync: Sync, heard: threading.Event, *, edge: EdgeId) -> Offered | None:
@@ -148,8 +146,8 @@ def _access(site: Path, *, port: int | None = None) -> BrokerAccess:
         host=told.center.broker_host,
         port=port or told.center.broker_port,
         authority=site / "trust" / "ca.crt",
-        certificate=site / "keys" / "tls.pem",
-        key=site / "keys" / "tls.pem",
+        certificate=site / PAIR,
+        key=site / PAIR,
     )
 
 

@@ -26,7 +26,7 @@ def measure(shops: Shops, sites: Sequence[Site], *, advance: Advance) -> dict[st
     advance(f"rollback of {len(sites)} edges")
     history = shops.histories(1, length=_HISTORY)[0]
     customers = {site.name: Customer(site) for site in sites}
-    before = sorted({customer.ask(history).release for customer in customers.values()} - {None})
+    before = sorted({customer.ask(history).release or 0 for customer in customers.values()})
     seconds: dict[str, float] = {}
     began = time.monotonic()
     version = int(json.loads(shops.federation.command("hanse-center", "rollback", "--json"))["successor"])

@@ -1,9 +1,10 @@
 """A federation of real edges that serve, and real releases for it, of weights that nothing was trained for."""
 
 import json
+import socket
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
@@ -18,13 +19,10 @@ from center.learning import School
 from center.registry import Registry
 from center.rollout import State
 from center.rollouts import Rollouts, moving
-from simulation.bench import fleet
 from simulation.federation import Federation, Site
 from simulation.processes import wait_until
 
-_FEDERATION = "bench"
 _SECONDS = 120.0
-_POLL_SECONDS = 0.05
 _TRIAL_SECONDS = 2
 _CATEGORIES = 20
 
@@ -43,31 +41,26 @@ class Shops:
     campaigns: Sequence[str]
 
     @classmethod
-    @contextmanager
-    def opened(cls, sites: int, *, items: int, campaigns: int, directory: Path) -> Iterator[Self]:
-        """Found a federation in an empty folder, with a catalogue and weights; no process survives.
+    def open(cls, federation: Federation, *, items: int, campaigns: int) -> Self:
+        """Give a federation that is stopped a catalogue and weights, and start broker and center.
 
         Raises:
             FederationError: a step failed.
         """
-        with Federation.fresh(directory, federation=_FEDERATION) as federation:
-            # Everybody is let in at once, and nobody's health is asked for: that is not what is timed.
-            fleet.join(federation, sites, rollout={"first_share": 1.0, "bake_seconds": 86_400.0})
-            for site in federation.sites:
-                with (site.directory / "edge.toml").open("a", encoding="utf-8") as file:
-                    file.write(f"\n[trial]\nseconds = {_TRIAL_SECONDS}\n")
-            catalogue = directory / "catalogue.jsonl"
-            lines = (
-                {"item": f"item-{n}", "title": f"thing {n}", "category": f"{n % _CATEGORIES}"} for n in range(items)
-            )
-            catalogue.write_text("".join(json.dumps(line) + "\n" for line in lines), "utf-8")
-            federation.command("hanse-center", "catalogue", str(catalogue))
-            federation.children.pop("center").stop()  # a running one would begin to train
-            names = [f"untrained-{number}" for number in range(1, campaigns + 1)]
-            _add_campaigns(federation.center, names)
-            federation.start("center", "hanse-center", "serve")
-            federation.wait_for_center()
-            yield cls(federation=federation, items=items, campaigns=names)
+        for site in federation.sites:
+            with (site.directory / "edge.toml").open("a", encoding="utf-8") as file:
+                file.write(f"\n[trial]\nseconds = {_TRIAL_SECONDS}\n")
+        catalogue = federation.directory / "catalogue.jsonl"
+        lines = ({"item": f"item-{n}", "title": f"thing {n}", "category": f"{n % _CATEGORIES}"} for n in range(items))
+        catalogue.write_text("".join(json.dumps(line) + "\n" for line in lines), "utf-8")
+        broker = federation.start("broker", "hanse-center", "broker")
+        wait_until(lambda: _listens(federation), what="the start of the broker", seconds=_SECONDS, children=[broker])
+        federation.command("hanse-center", "catalogue", str(catalogue))
+        names = [f"untrained-{number}" for number in range(1, campaigns + 1)]
+        _add_campaigns(federation.center, names)  # before the center runs, which would begin to train
+        federation.start("center", "hanse-center", "serve")
+        federation.wait_for_center()
+        return cls(federation=federation, items=items, campaigns=names)
 
     def histories(self, count: int, *, length: int) -> list[list[str]]:
         """What customers bought, drawn at random."""
@@ -111,6 +104,15 @@ class Shops:
     def _statuses(self) -> list[dict[str, object]]:
         with closing(Registry(self.federation.center / "registry.db")) as registry:
             return [{**status, "edge": edge} for edge, status in registry.statuses().items()]
+
+
+def _listens(federation: Federation) -> bool:
+    at = center_settings.load(federation.center).broker
+    try:
+        socket.create_connection((at.host, at.port), timeout=1.0).close()
+    except OSError:
+        return False
+    return True
 
 
 def _add_campaigns(center: Path, names: Sequence[str]) -> None:

@@ -5,11 +5,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from simulation.bench import fanout, late_joiner, rollback, swapping, traffic
+from simulation.bench import fanout, fleet, late_joiner, rollback, swapping, traffic
 from simulation.bench.fleet import Fleet
 from simulation.bench.growth import Advance
 from simulation.bench.random_release import RandomRelease
 from simulation.bench.shops import Shops
+from simulation.federation import Federation
 
 _SUBMODELS = 4
 
@@ -60,8 +61,12 @@ def run(size: Size, *, advance: Advance) -> dict[str, Any]:
     Raises:
         FederationError: a part of the system did not do what it must.
     """
-    with tempfile.TemporaryDirectory(prefix="hanse-bench-") as folder:
-        details = _on_the_road(size, Path(folder) / "road", advance) | _serving(size, Path(folder) / "shops", advance)
+    advance(f"{size.edges} sites join a federation")
+    with (
+        tempfile.TemporaryDirectory(prefix="hanse-bench-") as folder,
+        fleet.joined(size.edges, directory=Path(folder) / "federation") as federation,
+    ):
+        details = _on_the_road(federation, size, advance) | _serving(federation, size, advance)
     return {
         "fanout_ratio": details["fanout"]["ratio"],
         "late_joiner_ratio": details["late_joiner"]["ratio"],
@@ -79,30 +84,28 @@ def steps(size: Size) -> int:
     return fanout.steps(size.repetitions) + 8
 
 
-def _on_the_road(size: Size, directory: Path, advance: Advance) -> dict[str, Any]:
+def _on_the_road(federation: Federation, size: Size, advance: Advance) -> dict[str, Any]:
     first = RandomRelease(seeds={f"part-{number}": number for number in range(_SUBMODELS)}, blocks=size.blocks)
     # Another content of the last submodel, and of that alone.
     second = RandomRelease(seeds={**first.seeds, f"part-{_SUBMODELS - 1}": _SUBMODELS}, blocks=size.blocks)
-    advance(f"{size.edges} sites join a federation")
-    with Fleet.gathered(size.edges, directory=directory) as fleet:
+    with Fleet.of(federation) as ships:
         return {
-            "fanout": fanout.measure(fleet, first, repetitions=size.repetitions, advance=advance),
-            "late_joiner": late_joiner.measure(fleet, first, repetitions=size.joiners, advance=advance),
-            "lossy": traffic.lossy(fleet, first, share=size.lost, repetitions=size.lossy_repetitions, advance=advance),
-            "delta": traffic.delta(fleet, (first, second), advance=advance),
+            "fanout": fanout.measure(ships, first, repetitions=size.repetitions, advance=advance),
+            "late_joiner": late_joiner.measure(ships, first, repetitions=size.joiners, advance=advance),
+            "lossy": traffic.lossy(ships, first, share=size.lost, repetitions=size.lossy_repetitions, advance=advance),
+            "delta": traffic.delta(ships, (first, second), advance=advance),
         }
 
 
-def _serving(size: Size, directory: Path, advance: Advance) -> dict[str, Any]:
-    advance(f"{size.edges} sites join another one")
-    with Shops.opened(size.edges, items=size.items, campaigns=2, directory=directory) as shops:
-        sites, (first, second) = shops.federation.sites, shops.campaigns
-        advance(f"{size.edges} edges serve a first release")
-        shops.serve(sites)
-        shops.settle(sites, shops.release(first))
-        shops.stop(sites[1:])  # on one machine the other edges' work would be measured too
-        swap = swapping.measure(shops, sites[0], second, size.load, advance=advance)
-        advance("all edges serve a second one")
-        shops.serve(sites[1:])
-        shops.settle(sites, swap["version"])
-        return {"swap": swap, "rollback": rollback.measure(shops, sites, advance=advance)}
+def _serving(federation: Federation, size: Size, advance: Advance) -> dict[str, Any]:
+    advance(f"{size.edges} edges serve a first release")
+    shops = Shops.open(federation, items=size.items, campaigns=2)
+    sites, (first, second) = federation.sites, shops.campaigns
+    shops.serve(sites)
+    shops.settle(sites, shops.release(first))
+    shops.stop(sites[1:])  # on one machine the other edges' work would be measured too
+    swap = swapping.measure(shops, sites[0], second, size.load, advance=advance)
+    advance("all edges serve a second one")
+    shops.serve(sites[1:])
+    shops.settle(sites, swap["version"])
+    return {"swap": swap, "rollback": rollback.measure(shops, sites, advance=advance)}

@@ -5,9 +5,13 @@ import hashlib
 import ipaddress
 import json
 import os
+import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
+import tomllib
 from collections.abc import Iterator
 from contextlib import closing, nullcontext, suppress
 from dataclasses import dataclass
@@ -15,6 +19,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import structlog
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -215,7 +220,7 @@ def gateway(superlink, papers) -> Iterator[Gateway]:
 class Town:
     """A center's folder as `hanse-center init` makes it, a broker, and what edges could read there."""
 
-    def __init__(self, folder: Path, kind: str, *, settings: str = "") -> None:
+    def __init__(self, folder: Path, kind: str) -> None:
         self.folder, self.kind, self.federation = folder, kind, FederationId("hanse")
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
@@ -226,15 +231,16 @@ class Town:
         self.now = dt.datetime.now(dt.UTC)
         self.sites: dict[str, Keys] = {}
         self.broker: Broker | None = None
-        if settings:
-            self.set(settings)
 
-    def set(self, text: str) -> None:
-        """Write further settings; a section that is there already gets them."""
+    def set(self, section: str, **values: float) -> None:
+        """Write settings of a section into center.toml."""
         path = self.folder / "center.toml"
-        section, _, lines = text.partition("\n")
-        before = path.read_text()
-        path.write_text(before.replace(section, text) if section in before else f"{before}\n{section}\n{lines}\n")
+        known = tomllib.loads(path.read_text())
+        known.setdefault(section, {}).update(values)
+        lines = [f"federation = {json.dumps(known.pop('federation'))}"]
+        for name, inner in known.items():
+            lines += [f"[{name}]", *(f"{key} = {json.dumps(value)}" for key, value in inner.items())]
+        path.write_text("\n".join(lines) + "\n")
 
     @property
     def settings(self) -> CenterSettings:
@@ -307,7 +313,7 @@ class Town:
             seen = -1
             while len(found) > seen:  # until the broker has said nothing new for a while
                 seen = len(found)
-                time.sleep(0.3)
+                time.sleep(0.3 if self.kind == "mosquitto" else 1.0)
         finally:
             owner.stop()
         return {topic: payload for topic, payload in found.items() if payload}
@@ -378,3 +384,60 @@ def town(tmp_path, broker_kind) -> Iterator[Town]:
         yield town
     finally:
         town.stop_broker()
+        structlog.reset_defaults()  # a command that ran in here logs to an output that is closed now
+
+
+_COUNTING = """
+import os, signal, sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+from center import collecting, durable, membership, release_folders, road, settings
+from center.connection import Connection
+from center.keys import CenterKeys
+from center.ledger import Ledger
+
+folder, left = Path(sys.argv[1]), int(sys.argv[2])
+loaded, now = settings.load(folder), datetime.now(UTC)
+
+def count():
+    global left
+    left -= 1
+    if left == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+def watched(owner, name):
+    inner = getattr(owner, name)
+    def call(*args, **options):
+        count()
+        done = inner(*args, **options)
+        count()
+        return done
+    setattr(owner, name, call)
+
+def deliver(self, messages, *, inner=Connection.deliver, **options):
+    def counted():
+        for message in messages:
+            yield message
+            count()
+    inner(self, counted(), **options)
+
+Connection.deliver = deliver
+watched(durable, "write")
+watched(release_folders.shutil, "rmtree")
+for name in ("mark_unneeded", "remember", "stage", "delivered", "withdraw", "cleared"):
+    watched(Ledger, name)
+"""
+
+
+@pytest.fixture
+def dies(town):
+    """Run a program beside the town's broker and kill -9 it at its n-th write or message; did it die early?"""
+
+    def run(program: str, *words: str, step: int) -> bool:
+        command = [sys.executable, "-c", _COUNTING + program, str(town.folder), str(step), *words]
+        code = subprocess.run(command, check=False, timeout=60).returncode
+        assert code in {0, -signal.SIGKILL}
+        return code != 0
+
+    return run

@@ -71,5 +71,18 @@ def test_a_clock_that_is_a_little_slow_still_believes_a_new_certificate() -> Non
     assert CA.not_valid_before_utc <= NOW - timedelta(minutes=5)
 
 
+def test_a_list_of_revoked_certificates_is_the_authoritys_and_lasts() -> None:
+    given = authority.revocation_list({7: NOW, 5: NOW}, authority=CA, authority_key=KEY, now=NOW)
+    assert given.is_signature_valid(KEY.public_key())
+    assert given.issuer == CA.subject
+    assert {entry.serial_number for entry in given} == {5, 7}
+    assert given.last_update_utc < NOW  # a broker whose clock is a little slow believes it
+    assert given.next_update_utc - NOW > timedelta(days=365)
+
+
+def test_nobody_revoked_is_a_list_too() -> None:
+    assert list(authority.revocation_list({}, authority=CA, authority_key=KEY, now=NOW)) == []
+
+
 def test_the_longest_name_fits() -> None:
     authority.create(FederationId("h" * 63), key=KEY, now=NOW)

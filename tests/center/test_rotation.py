@@ -1,9 +1,11 @@
 """Keys change hands: python-tuf's own client follows, whoever holds the old keys is believed no more."""
 
+import shutil
 import signal
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -12,11 +14,13 @@ from tuf.api.exceptions import BadVersionNumberError, DownloadHTTPError, Unsigne
 from tuf.api.metadata import Metadata, TargetFile
 from tuf.ngclient import FetcherInterface, Updater, UpdaterConfig
 
-from center import key_status, rotation
+from center import inviting, key_status, rotation
 from center.founding import Addresses, found, open_repository, signing
 from center.key_files import online_keys
 from center.keys import load_signing_key, new_signing_key
 from center.metadata import key_id
+from center.registry import Registry
+from protocol.enrolment import Token, secret_digest
 from protocol.errors import BadInputError
 from protocol.identity import FederationId
 from protocol.release import Offer, Place
@@ -310,6 +314,21 @@ def test_a_lost_root_key_is_replaced_by_the_others(center):
     center.rotate("root")
 
 
+def test_a_repository_from_an_old_backup_is_made_good_by_a_rotation(center, tmp_path):
+    center.release(1)
+    shutil.copytree(center.folder / "tuf", tmp_path / "backup")
+    center.release(2)
+    edge = center.edge()
+    edge.fetch("canary/2.json")
+    shutil.rmtree(center.folder / "tuf")
+    (tmp_path / "backup").rename(center.folder / "tuf")
+    center.serve()
+    with pytest.raises(BadVersionNumberError):
+        edge.fetch("canary/1.json")
+    center.rotate("releases", "snapshot", "timestamp")
+    assert (edge.fetch("canary/1.json"), edge.fetch("canary/2.json")) == (b"release 1", None)
+
+
 def test_old_root_keys_make_no_root_that_anybody_takes_after_the_new_one(center):
     old = [load_signing_key(center.offline / f"root-{n}.key") for n in (1, 2)]
     edge = center.edge()
@@ -522,3 +541,21 @@ def test_a_new_era_begins_with_a_new_releases_key_only(center):
     assert era() == 1
     center.rotate("releases")
     assert era() == 2
+
+
+def test_who_joins_after_a_rotation_pins_the_new_root_so_that_stolen_keys_do_not_reach_him_either(center):
+    """A broker in the thief's hand can keep the newer roots from a newcomer, if he starts at an older one."""
+    thief, before = Thief(center, "releases", "snapshot", "timestamp"), dict(center.mirror.files)
+    token = Token.from_text(inviting.invite(center.folder, "visby", life=timedelta(hours=1), now=NOW))
+    center.rotate("releases", "snapshot", "timestamp")
+    later = Token.from_text(inviting.invite(center.folder, "riga", life=timedelta(hours=1), now=NOW))
+    registry, repository = Registry(center.folder / "registry.db"), open_repository(center.folder)
+    pinned = {t.site: repository.root(registry.pinned_root(secret_digest(t.bearer()))) for t in (token, later)}
+    registry.close()
+    assert [sha256(pinned[t.site]).digest() for t in (token, later)] == [token.root_sha256, later.root_sha256]
+
+    center.mirror.files = {**before, "root.json": before["1.root.json"]}
+    thief.forge("canary/9.json")
+    assert Edge(center.folder / "early", center.mirror, pinned["visby"]).fetch("canary/9.json") == b"poison"
+    with pytest.raises(UnsignedMetadataError):
+        Edge(center.folder / "late", center.mirror, pinned["riga"]).fetch("canary/9.json")

@@ -74,6 +74,16 @@ def test_a_killed_superlink_is_back_on_its_port(link, papers):
     assert _gone(second, within=1)
 
 
+def test_a_retired_superlink_is_started_again_by_the_watcher(link):
+    link.retire()  # none runs yet: nothing to retire
+    link.start()
+    port, first = link.port, link.pid
+    link.retire()
+    os.waitid(os.P_PID, first, os.WEXITED | os.WNOWAIT)
+    assert link.watch()
+    assert (link.port, link.pid != first) == (port, True)
+
+
 def test_port_in_use_is_one_clear_error(tmp_path, papers):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         link = SuperLink(

@@ -1,4 +1,4 @@
-"""The SuperLink of the center's tests, for what can only be seen at both ends."""
+"""The SuperLink of the center's tests, for what can only be seen at both ends; the shop of the serving tests."""
 
 import importlib.util
 from pathlib import Path
@@ -14,3 +14,16 @@ center = _fixtures.center
 crew = _fixtures.crew
 gateway = _fixtures.gateway
 rounds = _fixtures.rounds
+
+_shop_path = Path(__file__).parent / "serving" / "conftest.py"
+_shop_spec = importlib.util.spec_from_file_location("shop_fixtures", _shop_path)
+_shop = importlib.util.module_from_spec(_shop_spec)
+_shop_spec.loader.exec_module(_shop)
+
+catalogue_directory = _shop.catalogue_directory
+catalogue = _shop.catalogue
+make_bundle = _shop.make_bundle
+buy = _shop.buy
+store = _shop.store
+stocked = _shop.stocked
+make_service = _shop.make_service

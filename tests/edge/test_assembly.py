@@ -1,6 +1,7 @@
 import random
 import resource
 import shutil
+from contextlib import closing
 
 import pytest
 
@@ -16,22 +17,22 @@ NOISE = random.Random(4).randbytes(5 * BLOCK_BYTES)
 FILES = {CARD: b"{}", "recommend/model.onnx": NOISE[: 3 * BLOCK_BYTES + 9], "recommend/empty.bin": b""}
 
 
-def release(files):
-    manifest = describe(files.items(), cipher=CIPHER)
-    payloads = [CIPHER.seal(block) for data in files.values() for block in blocks.cut(data)]
+def release(files, cipher=CIPHER):
+    manifest = describe(files.items(), cipher=cipher)
+    payloads = [cipher.seal(block) for data in files.values() for block in blocks.cut(data)]
     return manifest, {digest(payload): payload for payload in payloads}
 
 
 def assemble(folder, files, *, known=(), stop_after=None):
     """Put blocks in until there are enough; how many were asked for."""
     manifest, payloads = release(files)
-    assembly = Assembly(manifest, folder=folder, cipher=CIPHER, known=known)
-    missing = assembly.missing()
-    for block in missing[:stop_after]:
-        assembly.put(block, payloads[block])
-    if stop_after is None:
-        return assembly.finish(), missing
-    return None, missing
+    with closing(Assembly(manifest, folder=folder, cipher=CIPHER, known=known)) as assembly:
+        missing = assembly.missing()
+        for block in missing[:stop_after]:
+            assembly.put(block, payloads[block])
+        if stop_after is None:
+            return assembly.finish(), missing
+        return None, missing
 
 
 def put_all(assembly, payloads):
@@ -115,10 +116,76 @@ def test_a_directory_that_is_not_complete_gets_no_final_name(tmp_path):
     assert [path.suffix for path in tmp_path.iterdir()] == [".part"]
 
 
-def test_what_belongs_to_an_older_attempt_is_removed(tmp_path):
-    assemble(tmp_path, FILES, stop_after=2)
-    directory, _ = assemble(tmp_path, {CARD: b"{}", "other": b"x"})
+def test_a_half_fetched_release_helps_the_next_one_and_is_removed(tmp_path):
+    assemble(tmp_path, FILES, stop_after=5)
+    changed = bytearray(FILES["recommend/model.onnx"])
+    changed[2 * BLOCK_BYTES] ^= 1
+    directory, missing = assemble(tmp_path, {**FILES, "recommend/model.onnx": bytes(changed)})
+    assert len(missing) == 1
     assert list(tmp_path.iterdir()) == [directory]
+
+
+def test_a_download_goes_on_under_another_content_key(tmp_path):
+    """An edge was removed meanwhile: all is encrypted anew, and the files are what they were."""
+    assemble(tmp_path, FILES, stop_after=3)
+    other = BlockCipher(ContentKey(number=2, secret=b"\x06" * 32))
+    manifest, payloads = release(FILES, other)
+    with closing(Assembly(manifest, folder=tmp_path, cipher=other)) as assembly:
+        assert len(assembly.missing()) == 2
+        put_all(assembly, payloads)
+        assert content(assembly.finish()) == FILES
+
+
+@pytest.mark.parametrize("order", ["backwards", "shuffled"])
+def test_the_order_of_blocks_does_not_matter(tmp_path, order):
+    manifest, payloads = release(FILES)
+    with closing(Assembly(manifest, folder=tmp_path, cipher=CIPHER)) as assembly:
+        missing = assembly.missing()[::-1]
+        if order == "shuffled":
+            random.Random(3).shuffle(missing)
+        for block in missing:
+            assembly.put(block, payloads[block])
+        assert content(assembly.finish()) == FILES
+
+
+def test_a_slot_with_another_file_of_the_same_size_does_not_undo_what_was_fetched(tmp_path):
+    other = {**FILES, "recommend/model.onnx": NOISE[-(3 * BLOCK_BYTES + 9) :]}
+    old, _ = assemble(tmp_path / "old", other)
+    assemble(tmp_path / "new", FILES, stop_after=4)
+    _, missing = assemble(tmp_path / "new", FILES, known=[old])
+    assert len(missing) == 1
+
+
+def test_a_complete_download_that_was_damaged_since_is_fetched_anew(tmp_path):
+    directory, _ = assemble(tmp_path, FILES)
+    (directory / CARD).write_bytes(b"[]")
+    again, missing = assemble(tmp_path, FILES)
+    assert content(again) == FILES
+    assert len(missing) == 5
+
+
+@pytest.mark.parametrize("path", [CARD, "recommend"])
+def test_a_link_in_a_half_fetched_release_is_not_followed(tmp_path, path):
+    manifest, payloads = release(FILES)
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "mine").write_bytes(b"mine")
+    partial = tmp_path / "here" / f"{manifest.bundle_digest}.part"
+    partial.mkdir(parents=True)
+    (partial / path).symlink_to(outside / "mine" if path == CARD else outside)
+    with closing(Assembly(manifest, folder=tmp_path / "here", cipher=CIPHER)) as assembly:
+        put_all(assembly, payloads)
+        assert content(assembly.finish()) == FILES
+    assert content(outside) == {"mine": b"mine"}
+
+
+def test_a_file_too_many_in_a_half_fetched_release_is_refused(tmp_path):
+    manifest, payloads = release(FILES)
+    with closing(Assembly(manifest, folder=tmp_path, cipher=CIPHER)) as assembly:
+        (tmp_path / f"{manifest.bundle_digest}.part" / "more").write_bytes(b"x")
+        put_all(assembly, payloads)
+        with pytest.raises(BadSignatureError, match="more does not belong to this release"):
+            assembly.finish()
 
 
 def test_a_disk_that_is_too_small_is_said_before_anything_is_fetched(tmp_path):
@@ -137,6 +204,7 @@ def test_a_disk_that_fills_up_in_the_middle_is_said(tmp_path):
         with pytest.raises(NoSpaceError, match="cannot store block"):
             put_all(assembly, payloads)
     finally:
+        assembly.close()
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     directory, missing = assemble(tmp_path, {CARD: b"{}", "model": NOISE})  # room again: it goes on from there
     assert 0 < len(missing) < 6

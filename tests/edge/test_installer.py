@@ -347,6 +347,14 @@ def test_only_the_newest_candidate_is_kept(shop):
         shop.installer.check_candidate(shop.offer(2, 2, place=Place.CANDIDATE), **shop.times)
 
 
+def test_a_candidate_that_a_newer_release_has_overtaken_goes(shop):
+    shop.installer.install_candidate(shop.bundle(2, place=Place.CANDIDATE), now=shop.road.now)
+    shop.commit(3)
+    assert shop.installer.candidate() is None
+    with pytest.raises(RollbackError):
+        shop.installer.check_candidate(shop.offer(2, 2, place=Place.CANDIDATE), **shop.times)
+
+
 def test_the_disk_never_holds_more_than_its_bound(shop):
     """Ten releases, each a candidate first, some refused, some abandoned on the way: files do not pile up."""
     size = sum(file.stat().st_size for file in (shop.road.folder / "b1").rglob("*") if file.is_file())

@@ -163,6 +163,15 @@ def test_asked_again_it_sends_the_stored_bytes_and_computes_nothing(town, answer
     assert lesson.asked == 1
 
 
+def test_an_answer_is_written_down_once_and_a_refusal_never(town, answer) -> None:
+    written = []
+    town.edges["bergen"] = replace(town.edges["bergen"], note=lambda asked: written.append(asked.round))
+    for _ in range(2):
+        answer(town.asked())
+    answer(town.asked(campaign="autumn"))
+    assert written == [town.asked().round]
+
+
 def test_one_round_number_is_never_computed_for_two_announcements(town, answer, lesson) -> None:
     answer(town.asked())
     other = answer(town.asked(campaign="autumn"))

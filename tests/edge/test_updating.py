@@ -1,113 +1,350 @@
-"""One release at a time, catalogue first; what is refused stops nothing but itself."""
+"""Catalogue, bundle and candidate in turn, for the ring this edge is in; what is refused stops nothing but itself."""
 
+import shutil
 import threading
 from datetime import UTC, datetime, timedelta
-from types import SimpleNamespace
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from center.publishing import manifest_of
 from edge import updating
-from edge.updating import Hands, Updater
-from protocol.errors import RollbackError, UnavailableError, UntrustedReleaseError
-from protocol.release import Kind, Offer
+from edge.assembly import Fetched
+from edge.fetching import Newest, Offered
+from edge.installer import Installer
+from edge.keys import Keys
+from edge.membership import Membership
+from edge.ring import Rings
+from edge.updating import Papers, Updater
+from protocol.errors import NoSpaceError, UnavailableError, UntrustedReleaseError
+from protocol.identity import EdgeId, Roster
+from protocol.release import WHOLE_QUEUE, Offer, Place, queue_place
+from protocol.rings import RingPolicy
 
-EXPIRES = datetime.now(UTC) + timedelta(days=1)
+ME = EdgeId("luebeck")
 
 
-def _offered(kind, version):
-    return SimpleNamespace(offer=Offer(kind=kind, version=version, epoch=1, evaluation={}, bytes=1), expires=EXPIRES)
+class Center:
+    """What the center says now, and the road to it: files are copied, and `broken` is what goes wrong on the way."""
 
+    def __init__(self, road, folder):
+        self.road, self.folder = road, folder
+        self.bundles, self.candidates, self.pace = {}, {}, {}
+        self.catalogue = self.roster = self.policy = None
+        self.broken, self.fetched, self.troubles = {}, [], []
 
-class Shelf:
-    """Center, road and installer in one: what is offered, what was installed, and what goes wrong."""
-
-    def __init__(self):
-        self.offers, self.installed, self.troubles, self.active = {}, [], [], []
-        self.changed = threading.Event()
+    def offer(self, place, number, version, **changes):
+        """Files `number` at a place, under a version."""
+        if place is Place.CATALOGUE:
+            directory = self.road.catalogue(f"c{number}", version=version)
+        else:
+            files = {"recommend/model.onnx": b"model %d" % number}
+            directory = self.road.bundle(f"b{number}", files, version=number)
+        manifest = manifest_of(directory, key=self.road.key)
+        named = {"place": place, "version": version, "sha256": manifest.bundle_digest, "bytes": manifest.total_bytes}
+        offered = Offered(
+            offer=Offer(**{**named, "evaluation": {}, **changes}),
+            expires=datetime.now(UTC) + timedelta(days=1),
+            target=(directory, manifest),
+        )
+        target = offered.offer.target
+        if place is Place.CATALOGUE:
+            self.catalogue = offered
+        elif place is Place.CANDIDATE:
+            self.candidates[target] = offered
+        else:
+            self.bundles[target] = offered
+            if place is Place.ALL:
+                self.pace.setdefault(version, WHOLE_QUEUE)
+        return offered
 
     def newest(self):
         if self.troubles:
             raise self.troubles.pop()
-        return self.offers
+        return Newest(
+            bundles=dict(self.bundles),
+            candidates=dict(self.candidates),
+            catalogue=self.catalogue,
+            pace=dict(self.pace),
+            roster=self.roster,
+            policy=self.policy,
+        )
 
     def fetch(self, offered, *, known):
-        del known
-        manifest = SimpleNamespace(to_bytes=lambda: b"manifest")
-        return SimpleNamespace(offer=offered.offer, manifest=manifest)
+        target = offered.offer.target
+        assert all(path.is_dir() for path in known)
+        if target in self.broken:
+            raise self.broken[target]
+        self.fetched.append(target)
+        directory, manifest = offered.target
+        copy = self.folder / "blocks" / "bundle" / target.replace("/", "-")
+        shutil.copytree(directory, copy)
+        return Fetched(directory=copy, offer=offered.offer, manifest=manifest, expires=offered.expires)
 
-    def known(self, _kind):
-        return {}
 
-    def check(self, offer, *, expires, now):
-        assert expires > now
-        if offer.target in self.installed:
-            raise RollbackError(f"{offer.target} is not newer")
+class Stage:
+    """Commits at once what it is given, unless it is told that it does not load or is to stay on trial."""
 
-    def install_catalogue(self, fetched, *, now):
-        del now
-        self.installed.append(fetched.offer.target)
+    def __init__(self, installer):
+        self.installer, self.seen, self.bad, self.slow = installer, [], set(), False
 
-    def install(self, fetched, *, load, now):
-        del now
-        loaded = load("slot")
-        self.installed.append(fetched.offer.target)
-        return loaded
+    def try_out(self, installed):
+        self.seen.append(("try out", installed.offer.target))
+        if installed.offer.version in self.bad:
+            self.installer.refuse(installed.offer, why="it does not load")
+            raise UntrustedReleaseError(f"{installed.offer.target} does not load")
+        if not self.slow:
+            self.installer.commit(installed)
 
-    def offer(self, *offered):
-        self.offers = {one.offer.kind: one for one in offered}
+    def take_up(self, installed):
+        self.seen.append(("take up", installed.offer.target))
+        self.installer.commit(installed)
+
+    def renumber(self, installed):
+        self.seen.append(("renumber", installed.offer.target))
+
+    def supersede(self, newer):
+        self.seen.append(("supersede", newer.target))
+        self.installer.end_trial()
+
+    def rehearse(self, installed):
+        self.seen.append(("rehearse", installed.offer.target))
+        if installed.offer.version in self.bad:
+            self.installer.remove_candidate(installed)
+            raise UntrustedReleaseError("a candidate that does not load")
+
+
+class Edge:
+    def __init__(self, road):
+        self.folder = road.folder / "edge-luebeck"
+        self.offline = Ed25519PrivateKey.generate()
+        (self.folder / "trust").mkdir(parents=True)
+        (self.folder / "trust" / "roster.pub").write_text(self.offline.public_key().public_bytes_raw().hex())
+        self.federation = road.federation
+        self.installer = Installer(self.folder, federation=road.federation, edge_version="0.1.0")
+        self.center, self.stage = Center(road, self.folder), Stage(self.installer)
+        self.notes, self.changed = [], threading.Event()
+        self.updater = self.new_updater()
+
+    def new_updater(self):
+        papers = Papers(
+            me=ME,
+            membership=Membership(self.folder, federation=self.federation),
+            rings=Rings(self.folder, federation=self.federation, edge=ME),
+            note=lambda kind, **facts: self.notes.append((kind, facts)),
+            changed=self.changed.set,
+        )
+        return Updater(sync=self.center, installer=self.installer, stage=self.stage, papers=papers)
+
+    def update(self):
+        """One look at the center, on this thread; whether all of it went well."""
+        return self.updater._attempt(self.updater._update)
+
+    def join_ring(self, number=1, **rings):
+        self.center.policy = (
+            number,
+            RingPolicy.of(self.federation, number, **{"canary": [], "early": [], **rings}).sign(self.offline),
+        )
+
+    @property
+    def serves(self):
+        bundle = self.installer.bundle()
+        return bundle.offer.target if bundle else None
 
 
 @pytest.fixture
-def shelf():
-    return Shelf()
+def edge(quiet_road):
+    found = Edge(quiet_road)
+    found.center.offer(Place.CATALOGUE, 1, 1)
+    return found
 
 
-@pytest.fixture
-def updater(shelf, monkeypatch):
-    monkeypatch.setattr(updating, "_RETRY_SECONDS", 0.05)
-    hands = Hands(
-        load=lambda directory, version, _sha256: (directory, version),
-        activate=shelf.active.append,
-        changed=shelf.changed.set,
-    )
-    updater = Updater(sync=shelf, installer=shelf, hands=hands)
-    updater.start()
-    yield updater
+def test_the_catalogue_comes_before_the_bundle_that_needs_it(edge):
+    edge.center.offer(Place.ALL, 4, 4)
+    assert edge.update()
+    assert edge.center.fetched == ["catalogue/1.json", "all/4.json"]
+    assert edge.stage.seen == [("try out", "all/4.json")]
+    assert edge.serves == "all/4.json"
+    assert [kind for kind, _ in edge.notes] == ["catalogue installed", "installed", "on trial"]
+    assert edge.changed.is_set()
+
+
+def test_what_is_installed_is_not_fetched_again(edge):
+    edge.center.offer(Place.ALL, 4, 4)
+    edge.update()
+    edge.update()
+    edge.updater = edge.new_updater()
+    edge.update()
+    assert edge.center.fetched.count("all/4.json") == 1
+
+
+def test_a_canary_takes_what_others_do_not_see_yet(edge):
+    edge.center.offer(Place.ALL, 4, 4)
+    edge.center.offer(Place.CANARY, 5, 5)
+    edge.update()
+    assert edge.serves == "all/4.json"
+    edge.join_ring(canary=[ME])
+    edge.update()
+    assert edge.serves == "canary/5.json"
+    assert ("policy accepted", {"number": 1, "ring": "canary"}) in edge.notes
+
+
+def test_a_site_waits_for_its_turn_in_the_queue(edge):
+    offered = edge.center.offer(Place.ALL, 4, 4)
+    turn = queue_place(ME, offered.offer.sha256)
+    edge.center.pace[4] = turn
+    edge.update()
+    assert edge.serves is None
+    edge.center.pace[4] = turn + 1
+    edge.update()
+    assert edge.serves == "all/4.json"
+
+
+def test_the_same_release_in_a_wider_ring_is_nothing_new(edge):
+    edge.join_ring(canary=[ME])
+    edge.center.offer(Place.CANARY, 4, 4)
+    edge.update()
+    edge.center.offer(Place.ALL, 4, 4)
+    edge.update()
+    assert len(edge.stage.seen) == 1
+
+
+def test_a_rollback_is_taken_up_without_fetching(edge):
+    for number in (4, 5):
+        edge.center.offer(Place.ALL, number, number)
+        edge.update()
+    edge.center.offer(Place.ALL, 4, 6)
+    assert edge.update()
+    assert "all/6.json" not in edge.center.fetched
+    assert edge.stage.seen[-1] == ("take up", "all/6.json")
+    assert edge.serves == "all/6.json"
+    assert edge.notes[-1][0] == "adopted"
+    assert edge.notes[-1][1]["release"] == 6
+
+
+def test_a_rollback_during_the_trial_ends_it_and_the_committed_files_get_the_new_number(edge):
+    edge.center.offer(Place.ALL, 4, 4)
+    edge.update()
+    edge.stage.slow = True
+    edge.center.offer(Place.ALL, 5, 5)
+    edge.update()
+    assert edge.installer.on_trial().offer.version == 5
+    edge.center.offer(Place.ALL, 4, 6)
+    assert edge.update()
+    assert edge.stage.seen[-2:] == [("supersede", "all/6.json"), ("renumber", "all/6.json")]
+    assert edge.serves == "all/6.json"
+    assert "all/6.json" not in edge.center.fetched
+
+
+def test_a_trial_that_a_restart_interrupted_goes_on_without_the_center(edge, monkeypatch, eventually):
+    edge.stage.slow = True
+    edge.center.offer(Place.ALL, 4, 4)
+    edge.update()
+    edge.center.troubles = [UnavailableError("the line is cut")] * 99
+    restarted = edge.new_updater()
+    restarted.start()
+    eventually(lambda: edge.stage.seen == [("try out", "all/4.json")] * 2)
     monkeypatch.setattr(updating, "_RETRY_SECONDS", 5.0)
-    updater.stop()
-    assert not updater._thread.is_alive()
+    restarted.stop()
 
 
-def test_the_catalogue_comes_before_the_bundle_that_needs_it(shelf, updater, eventually) -> None:
-    shelf.offer(_offered(Kind.BUNDLE, 4), _offered(Kind.CATALOGUE, 2))
-    updater.wake()
-    eventually(lambda: shelf.active)
-    assert shelf.installed == ["catalogue/2.json", "bundle/4.json"]
-    assert shelf.active == [("slot", 4)]
-    assert shelf.changed.is_set()
+def test_a_release_that_went_back_is_not_tried_again_but_the_next_one_is(edge):
+    edge.stage.bad = {4}
+    edge.center.offer(Place.ALL, 4, 4)
+    assert not edge.update()
+    assert edge.update()
+    assert edge.stage.seen == [("try out", "all/4.json")]
+    edge.center.offer(Place.ALL, 5, 5)
+    assert edge.update()
+    assert edge.serves == "all/5.json"
 
 
-def test_what_is_installed_is_not_fetched_again(shelf, updater, eventually) -> None:
-    shelf.offer(_offered(Kind.BUNDLE, 4))
-    updater.wake()
-    eventually(lambda: shelf.active)
-    shelf.offer(_offered(Kind.CATALOGUE, 1), _offered(Kind.BUNDLE, 4))
-    updater.wake()
-    eventually(lambda: "catalogue/1.json" in shelf.installed)
-    assert shelf.installed.count("bundle/4.json") == 1
+def test_a_candidate_is_kept_to_be_measured_and_taken_up_when_it_is_released(edge):
+    edge.center.offer(Place.CANDIDATE, 4, 4, audit="7" * 64)
+    assert edge.update()
+    assert edge.serves is None
+    assert edge.installer.candidate().offer.version == 4
+    assert edge.stage.seen == [("rehearse", "candidate/4.json")]
+    kept = next(facts for kind, facts in edge.notes if kind == "candidate kept")
+    assert kept["center_audit"] == "7" * 64
+    edge.center.offer(Place.ALL, 4, 4)
+    assert edge.update()
+    assert edge.serves == "all/4.json"
+    assert edge.center.fetched == ["catalogue/1.json", "candidate/4.json"]
+    assert edge.installer.candidate() is None
 
 
-def test_an_interrupted_road_is_tried_again_without_being_woken(shelf, updater, eventually) -> None:
-    shelf.offer(_offered(Kind.BUNDLE, 4))
-    shelf.troubles = [UnavailableError("the broker is away"), UntrustedReleaseError("not yet whole")]
-    updater.wake()
-    eventually(lambda: shelf.active)
-    eventually(lambda: updater.trouble is None)
+def test_a_candidate_that_does_not_load_stops_no_release(edge):
+    edge.stage.bad = {5}
+    edge.center.offer(Place.CANDIDATE, 5, 5)
+    edge.center.offer(Place.ALL, 4, 4)
+    assert not edge.update()
+    assert edge.serves == "all/4.json"
+    assert edge.installer.candidate() is None
 
 
-def test_a_full_disk_does_not_end_updating(shelf, updater, eventually) -> None:
-    """The thread that installs must outlive whatever one release does to it."""
-    shelf.offer(_offered(Kind.BUNDLE, 4))
-    shelf.troubles = [OSError(28, "No space left on device")]
-    updater.wake()
-    eventually(lambda: shelf.active)
+def test_a_bundle_that_does_not_arrive_stops_no_candidate(edge):
+    edge.center.offer(Place.ALL, 4, 4)
+    edge.center.offer(Place.CANDIDATE, 5, 5)
+    edge.center.broken = {"all/4.json": UnavailableError("a block is missing")}
+    assert not edge.update()
+    assert edge.updater.trouble.args == ("a block is missing",)
+    assert edge.installer.candidate().offer.version == 5
+    edge.center.broken = {}
+    assert edge.update()
+    assert edge.serves == "all/4.json"
+
+
+def test_a_roster_and_a_policy_that_cannot_be_believed_stop_nothing(edge):
+    stranger = Ed25519PrivateKey.generate()
+    roster = Roster(federation=edge.federation, version=3, members=(Keys.generate().member(ME),), groups=((ME,),))
+    edge.center.roster = (3, roster.sign(stranger))
+    edge.center.policy = (1, RingPolicy.of(edge.federation, 1, canary=[ME], early=[]).sign(stranger))
+    edge.center.offer(Place.CANARY, 5, 5)
+    edge.center.offer(Place.ALL, 4, 4)
+    assert edge.update()
+    assert edge.serves == "all/4.json"
+    edge.center.roster = (3, roster.sign(edge.offline))
+    assert edge.update()
+    assert Membership(edge.folder, federation=edge.federation).roster().version == 3
+    assert ("roster accepted", {"version": 3, "sites": 1}) in edge.notes
+
+
+def test_what_is_on_its_way_is_said(edge):
+    seen = []
+    edge.center.offer(Place.ALL, 4, 4)
+    fetch = edge.center.fetch
+    edge.center.fetch = lambda offered, known: (seen.append(edge.updater.fetching), fetch(offered, known=known))[1]
+    edge.update()
+    assert seen == ["catalogue/1.json", "all/4.json"]
+    assert edge.updater.fetching == ""
+
+
+def test_what_an_interrupted_download_left_is_swept_away_once_all_is_well(edge):
+    left = edge.folder / "blocks" / "bundle" / "0" / "half"
+    left.mkdir(parents=True)
+    edge.center.offer(Place.ALL, 4, 4)
+    edge.center.broken = {"all/4.json": UnavailableError("a block is missing")}
+    edge.update()
+    assert left.exists()
+    edge.center.broken = {}
+    edge.update()
+    assert not left.exists()
+
+
+@pytest.mark.parametrize(
+    "trouble",
+    [UnavailableError("the broker is away"), NoSpaceError("full"), OSError(28, "No space left on device")],
+)
+def test_an_interrupted_road_is_tried_again_without_being_woken(edge, monkeypatch, eventually, trouble):
+    """The thread that installs must outlive whatever happens on the road."""
+    monkeypatch.setattr(updating, "_RETRY_SECONDS", 0.05)
+    edge.center.offer(Place.ALL, 4, 4)
+    edge.center.troubles = [trouble]
+    edge.updater.start()
+    edge.updater.wake()
+    eventually(lambda: edge.serves == "all/4.json")
+    eventually(lambda: edge.updater.trouble is None)
+    monkeypatch.setattr(updating, "_RETRY_SECONDS", 5.0)
+    edge.updater.stop()
+    assert not edge.updater._thread.is_alive()

@@ -25,7 +25,7 @@ from protocol.errors import FederationError
 from protocol.messages import MaskedUpdate
 from protocol.models import weights as model_weights
 from simulation import datasets, serving
-from simulation.federation import Federation, release_of, wait_for_fusion, wait_for_release
+from simulation.federation import Federation, release_of, served_by, wait_for_fusion
 from simulation.processes import CommandFailedError, wait_until
 
 pytestmark = [pytest.mark.journey, pytest.mark.timeout(400)]
@@ -47,11 +47,18 @@ def federation(tmp_path_factory, data):
             settings={
                 "rounds": {"min_cohort": 3, "deadline_seconds": 120, "gather_seconds": 60},
                 "model": {"min_support": 3, "embedding_size": 32, "history_length": 20, "negatives": 128},
-                "gate": {"min_top10_overlap": 0.8, "min_ndcg": 0.8},
+                "gate": {
+                    "min_top10_overlap": 0.8,
+                    "min_ndcg": 0.8,
+                    "min_events": 1,  # few baskets and two rounds: what a candidate is worth is not the story here
+                    "max_ndcg_drop": 1.0,
+                    "max_segment_drop": 1.0,
+                },
+                "rollout": {"bake_seconds": 4.0},
             }
         )
         for part in data.sites:
-            walk.join(part.name, min_cohort=3)
+            walk.join(part.name, min_cohort=3, settings={"trial": {"seconds": 3.0}})
         walk.command("hanse-center", "admit")
         walk.command("hanse-center", "catalogue", str(data.write_catalogue(walk.directory)))
         for site, part in zip(walk.sites, data.sites, strict=True):
@@ -176,8 +183,8 @@ def test_what_crossed_the_transport_is_uniform_and_so_is_its_sum(campaign, feder
 def release(federation, campaign) -> dict:
     del campaign
     made = json.loads(federation.command("hanse-center", "release", "--json"))
-    wait_for_release(federation.sites, made["version"], seconds=90, children=children(federation))
-    wait_for_fusion(federation.sites, made["version"], seconds=120, children=children(federation))
+    served_by(federation.sites, dict.fromkeys((site.name for site in federation.sites), made["version"]), seconds=200)
+    wait_for_fusion(federation.sites, made["sha256"], seconds=120, children=children(federation))
     return made
 
 
@@ -281,7 +288,7 @@ class Meddler:
 def test_a_tampered_block_is_refused_and_the_mended_one_is_taken(release, federation) -> None:
     site = federation.sites[2]
     federation.children.pop(site.name).stop()
-    for name in ("a.json", "b.json", "committed"):
+    for name in ("a.json", "b.json", "standing.json"):
         (site.directory / "slots" / name).unlink(missing_ok=True)
     for slot in ("a", "b"):
         for path in sorted((site.directory / "slots" / slot).rglob("*"), reverse=True):
@@ -298,7 +305,7 @@ def test_a_tampered_block_is_refused_and_the_mended_one_is_taken(release, federa
         assert release_of(site) == 0
         for topic, payload in originals.items():
             meddler.write(topic, payload)
-        wait_for_release([site], release["version"], seconds=90, children=[child])
+        served_by([site], {site.name: release["version"]}, seconds=90)
     finally:
         meddler.close()
 
