@@ -71,7 +71,7 @@ class Orders:
             ended = self._write(was.going_back("aborted by hand", now_ms=self.now_ms(), state=State.ABORTED), was=was)
             if ended.active:
                 return self.carry_out(ended, voice())
-            self._staging(voice()).withdraw_candidate(ended)
+            self.withdraw(ended, voice())
             return ended
 
     def approve(self, keys: Sequence[Ed25519PrivateKey], voice: Callable[[], Publisher]) -> Rollout:
@@ -118,6 +118,14 @@ class Orders:
             why = f"rolled back by hand to release {target}"
             back = self._write(was.going_back(why, now_ms=self.now_ms(), to=target), was=was)
             return self.carry_out(back, connected, approvals=approvals)
+
+    def withdraw(self, rollout: Rollout, voice: Publisher) -> None:
+        """Take a candidate off the list that nobody will be offered; a crash before leaves that to the next release.
+
+        Raises:
+            UnavailableError: the broker did not take it.
+        """
+        self._staging(voice).withdraw_candidate(rollout)
 
     def carry_out(self, rollout: Rollout, voice: Publisher, *, approvals: Sequence[Ed25519PrivateKey] = ()) -> Rollout:
         """Sign and publish what is due. Call it only within `moving`.

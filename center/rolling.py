@@ -16,7 +16,7 @@ from center.gate import GateFigures
 from center.health import Health
 from center.orders import Orders
 from center.publishing import Publisher
-from center.rollout import Due, Rollout
+from center.rollout import Due, Rollout, State
 from center.rollouts import moving
 from center.settings import CenterSettings
 from center.stages import members
@@ -118,6 +118,8 @@ class Rolling:
             if orders.rollouts.find(was.version) != was:
                 return
             orders.rollouts.save(now, was=was)
+            if now.state is State.REFUSED:
+                orders.withdraw(now, self._around.voice)
         if now.state is not was.state or now.stage != was.stage:
             _log.info("rollout", release=now.version, state=now.state.value, stage=now.stage, why=now.why)
 

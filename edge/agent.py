@@ -21,9 +21,9 @@ import structlog
 import uvicorn
 
 from edge import tuning
-from edge.audit import AuditLog
 from edge.children import Child
 from edge.connection import BrokerAccess
+from edge.diary import Diary
 from edge.keys import Keys, load_public
 from edge.membership import Membership
 from edge.rehearsal import Rehearsal
@@ -75,9 +75,9 @@ class _Agent:
         federation, me = federation_id(settings.site.federation), edge_id(settings.site.name)
         self._store = parts.enter_context(Store.open(directory / "store.db", durability=settings.store.durability))
         self._installer = tuning.open_installer(directory, settings)
-        self._audit = AuditLog(directory)
-        parts.callback(self._audit.close)
-        self._give_up_crashing_trial()
+        self._diary = Diary(directory)
+        parts.callback(self._diary.close)
+        self._goes_on_trying = self._count_start()
         self._service = Service(self._store, self._committed(), draw=secrets.token_bytes, now_ms=now_ms)
         parts.callback(self._service.close)
         self._learner = Child(["learn"], directory=directory, niceness=settings.training.niceness)
@@ -117,7 +117,7 @@ class _Agent:
             installer=self._installer,
             limits=settings.trial,
             keep=lambda record: record.save(directory),
-            note=self._note,
+            note=self._diary.note,
             changed=self._report,
         )
         self._updater = Updater(
@@ -129,14 +129,14 @@ class _Agent:
                 installer=self._installer,
                 trying=self._trying,
                 rehearsal=self._rehearsal,
-                note=self._note,
+                note=self._diary.note,
                 loop=self._running_loop,
             ),
             papers=Papers(
                 me=me,
                 membership=Membership(directory, federation=federation),
                 rings=Rings(directory, federation=federation, edge=me),
-                note=self._note,
+                note=self._diary.note,
                 changed=self._report,
             ),
         )
@@ -152,7 +152,7 @@ class _Agent:
             app, http="httptools", ws="none", access_log=False, log_config=None, timeout_graceful_shutdown=5
         )
         server = uvicorn.Server(config)
-        self._updater.start()
+        self._updater.start(resume=self._goes_on_trying)
         self._sync.start()
         self._renewal.start()
         self._report()
@@ -171,7 +171,8 @@ class _Agent:
         self._rehearsal.stop()
         self._updater.stop()
         self._sync.stop()
-        self._installer.rest()
+        with suppress(FederationError):
+            self._installer.rest()
 
     async def _mind_children(self) -> None:
         """Keep the learner up while rounds are on, and take fitted weights in when they are there."""
@@ -208,15 +209,19 @@ class _Agent:
             self._service.swap(replace(self._service.loaded, weights=weights))
             self._report()
 
-    def _give_up_crashing_trial(self) -> None:
-        """A release under which this process keeps crashing is not tried again."""
-        refusal = self._installer.start(max_boots=self._settings.trial.max_boots)
-        if refusal is None:
-            return
-        _log.error("went back", release=refusal.version, why=refusal.why)
-        record = TrialRecord(version=refusal.version, sha256=refusal.sha256, outcome=Outcome.WENT_BACK)
-        record.save(self._directory)
-        self._note("went back", release=refusal.version, sha256=refusal.sha256, why=refusal.why)
+    def _count_start(self) -> bool:
+        """May what is on trial be loaded? A release under which this process keeps crashing is not tried again."""
+        try:
+            refusal = self._installer.start(max_boots=self._settings.trial.max_boots)
+            if refusal is not None:
+                _log.error("went back", release=refusal.version, why=refusal.why)
+                self._diary.note("went back", release=refusal.version, sha256=refusal.sha256, why=refusal.why)
+                record = TrialRecord(version=refusal.version, sha256=refusal.sha256, outcome=Outcome.WENT_BACK)
+                record.save(self._directory)
+        except (FederationError, OSError) as error:  # what cannot be counted is not risked
+            _log.error("starts in a trial cannot be counted", why=str(error))
+            return False
+        return True
 
     def _committed(self) -> Loaded:
         """What was committed before the restart; popularity when nothing can be loaded, never an error."""
@@ -234,13 +239,6 @@ class _Agent:
         assert self._loop is not None
         return self._loop
 
-    def _note(self, kind: str, **facts: Any) -> None:
-        """Write it down; a shop is served even where the log cannot be written."""
-        try:
-            self._audit.note(kind, time_ms=now_ms(), **facts)
-        except FederationError as error:
-            _log.error("not in the audit log", kind=kind, why=error.line())
-
     def _report(self) -> None:
         """Tell the center what runs here, and nothing else."""
         served, catalogue = self._service.loaded.release, self._installer.catalogue()
@@ -256,7 +254,7 @@ class _Agent:
                 "catalogue": catalogue.offer.version if catalogue else 0,
                 "fetching": self._updater.fetching,
                 "fitted": self._fitted_for,
-                "audit": self._audit.head(),
+                "audit": self._diary.head(),
             }
         )
 

@@ -10,7 +10,7 @@ from typing import Any
 from edge.schema import explain
 from protocol import canonical
 from protocol.audit import GENESIS, Entry, check_chain
-from protocol.errors import BadInputError
+from protocol.errors import BadInputError, FederationError
 
 FILE_NAME = "audit.db"
 _SCHEMA = "CREATE TABLE IF NOT EXISTS entries (seq INTEGER PRIMARY KEY, entry BLOB NOT NULL) STRICT"
@@ -34,9 +34,14 @@ class AuditLog:
             self._database = sqlite3.connect(
                 self._path, timeout=_WAIT_SECONDS, isolation_level=None, check_same_thread=False
             )
-            self._database.execute("PRAGMA journal_mode = WAL")
-            self._database.execute("PRAGMA synchronous = FULL")
-            self._database.execute(_SCHEMA)
+        try:
+            with self._plainly():
+                self._database.execute("PRAGMA journal_mode = WAL")
+                self._database.execute("PRAGMA synchronous = FULL")
+                self._database.execute(_SCHEMA)
+        except FederationError:
+            self._database.close()
+            raise
 
     def note(self, kind: str, *, time_ms: int, **facts: Any) -> Entry:
         """Write one entry after the last.

@@ -8,7 +8,8 @@ slots and candidate need, and a download of one more: five bundles and five cata
 """
 
 import shutil
-from collections.abc import Iterable
+import threading
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -34,13 +35,17 @@ from protocol.release import Kind, Offer, check_installable
 
 
 class Installer:
-    """Installs releases and catalogues under an edge's folder; one process at a time, any number may look."""
+    """Installs releases and catalogues under an edge's folder; one process at a time, any number may look.
+
+    One thread installs; any may commit, refuse or end a trial.
+    """
 
     def __init__(self, folder: Path, *, federation: FederationId, edge_version: str) -> None:
         self._slots = folder / "slots"
         self._downloads = folder / "blocks"
         self._catalogues = Catalogues(folder)
         self._candidates = Candidates(folder)
+        self._turn = threading.Lock()
         self._federation = federation
         self._edge_version = edge_version
 
@@ -165,21 +170,21 @@ class Installer:
             sha256=installed.sha256,
             since_ms=now_ms,
         )
-        self._write(self.standing().begin(trial))
+        self._change(lambda standing: standing.begin(trial))
 
     def commit(self, installed: Installed) -> None:
         """From now on this serves, also after a restart; a trial ends with it."""
-        self._write(self.standing().commit(installed.directory.name, installed.sha256))
+        self._change(lambda standing: standing.commit(installed.directory.name, installed.sha256))
         self._candidates.remove(up_to=installed.offer.version)
 
     def end_trial(self) -> None:
         """The committed slot serves again; nothing is held against what was tried."""
-        self._write(self.standing().end_trial())
+        self._change(Standing.end_trial)
 
     def refuse(self, offer: Offer, *, why: str) -> None:
         """Go back from a release, or never begin it: it is not tried again."""
         refusal = Refusal(version=offer.version, sha256=offer.sha256, why=why)
-        self._write(self.standing().refuse(refusal))
+        self._change(lambda standing: standing.refuse(refusal))
 
     def start(self, *, max_boots: int) -> Refusal | None:
         """Called once when the process starts: a release on trial under which it keeps crashing is refused.
@@ -190,23 +195,21 @@ class Installer:
         Returns:
             What was refused now.
         """
-        standing = self.standing()
-        trial = standing.trial
+        trial = self.standing().trial
         if trial is None:
             return None
         if trial.starts <= max_boots:
-            self._write(standing.start())
+            self._change(Standing.start)
             return None
         why = f"the edge crashed {trial.starts} times during its trial"
         refusal = Refusal(version=trial.version, sha256=trial.sha256, why=why)
-        self._write(standing.refuse(refusal))
+        self._change(lambda standing: standing.refuse(refusal))
         return refusal
 
     def rest(self) -> None:
         """Called when the process ends in good order."""
-        standing = self.standing()
-        if standing.trial is not None:
-            self._write(standing.rest())
+        if self.standing().trial is not None:
+            self._change(Standing.rest)
 
     def install_catalogue(self, fetched: Fetched, *, now: datetime) -> Installed:
         """Install a shared catalogue; older ones stay while a bundle on this disk needs them.
@@ -313,9 +316,9 @@ class Installer:
         committed = self.standing().committed
         return self._slots / (OTHER[committed] if committed else "a")
 
-    def _write(self, standing: Standing) -> None:
-        with disk_errors("cannot note which slot serves"):
-            durable.write(self._slots / "standing.json", standing.to_bytes())
+    def _change(self, step: Callable[[Standing], Standing]) -> None:
+        with self._turn, disk_errors("cannot note which slot serves"):
+            durable.write(self._slots / "standing.json", step(self.standing()).to_bytes())
 
 
 def _read_checked(fetched: Fetched) -> Card:

@@ -4,14 +4,15 @@ import functools
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import structlog
 import torch
 
 from edge import tuning
-from edge.audit import AuditLog
 from edge.books import Books
 from edge.children import end_with_parent
+from edge.diary import Diary
 from edge.figures import EvaluationLesson, HealthLesson, Load
 from edge.flower_node import FlowerNode, build_client_app
 from edge.installed import Installed
@@ -27,7 +28,7 @@ from edge.spending import Spending
 from edge.store import Store
 from edge.trial_record import TrialRecord
 from protocol.announcement import Announcement, Purpose
-from protocol.errors import FederationError, UnavailableError
+from protocol.errors import UnavailableError
 from protocol.identity import edge_id, federation_id
 
 _log = structlog.get_logger(__name__)
@@ -48,7 +49,7 @@ def learn(directory: Path, settings: EdgeSettings) -> None:
     books = functools.cache(lambda: Books.read(directory, settings))
     keys = Keys.load(directory / "keys")
     membership = Membership(directory, federation=federation_id(settings.site.federation))
-    audit = AuditLog(directory)
+    diary = Diary(directory)
     participation = Participation(
         me=edge_id(settings.site.name),
         keys=keys,
@@ -73,8 +74,8 @@ def learn(directory: Path, settings: EdgeSettings) -> None:
             ),
             Purpose.HEALTH.value: HealthLesson(record=lambda: TrialRecord.read(directory)),
         },
-        now_ms=_now_ms,
-        note=lambda asked: _note(audit, asked),
+        now_ms=lambda: time.time_ns() // 1_000_000,
+        note=lambda asked: diary.note("round answered", **_facts(asked)),
     )
     node = FlowerNode(
         gateway_url=settings.center.gateway,
@@ -87,17 +88,15 @@ def learn(directory: Path, settings: EdgeSettings) -> None:
     node.run(threading.Event(), idle=settings.training.idle_seconds)
 
 
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000
-
-
-def _note(audit: AuditLog, asked: Announcement) -> None:
-    """Write down what was answered; a log that cannot be written stops no round."""
-    facts = {"round": asked.round, "purpose": asked.purpose.value, "campaign": asked.campaign, "edges": asked.edges}
-    try:
-        audit.note("round answered", time_ms=_now_ms(), announcement=asked.digest().hex(), **facts)
-    except FederationError as error:
-        _log.error("not in the audit log", round=asked.round, why=error.line())
+def _facts(asked: Announcement) -> dict[str, Any]:
+    """What the audit log says of a round that was answered."""
+    return {
+        "round": asked.round,
+        "purpose": asked.purpose.value,
+        "campaign": asked.campaign,
+        "edges": asked.edges,
+        "announcement": asked.digest().hex(),
+    }
 
 
 def _loading(installer: Installer, found: Installed | None, *, number: int | None = None) -> Load | None:

@@ -32,6 +32,7 @@ _FILE = "rehearsal.json"
 _LOOK_SECONDS = 0.05
 _LONGEST_SECONDS = 1_800.0
 _ATTEMPTS = 2
+_MOST_USERS = 600
 _MEMORY_BYTES = 6 << 30
 """Address space beyond what the files need several times over: a graph that asks for more is refused."""
 _FILES_IN_MEMORY = 8
@@ -129,7 +130,7 @@ def rehearse(directory: Path, settings: EdgeSettings, which: str) -> None:
             try:
                 old = tuning.load_release(installer, committed)
                 with Store.open(directory / "store.db", durability=settings.store.durability) as store:
-                    outcome = compare(store, release, old)
+                    outcome = compare(store, release, old, most=_MOST_USERS)
                 found = Rehearsed(
                     baskets=outcome.events,
                     ndcg_new=outcome.ndcg_new,

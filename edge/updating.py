@@ -54,12 +54,19 @@ class Updater:
         self._papers = papers
         self._due = threading.Event()
         self._stopping = threading.Event()
+        self._resuming = True
         self._thread = threading.Thread(target=self._work, name="updater", daemon=True)
         self.trouble: FederationError | None = None
         self.fetching = ""
         """The target that is on its way; empty: none."""
 
-    def start(self) -> None:
+    def start(self, *, resume: bool = True) -> None:
+        """Begin.
+
+        Args:
+            resume: go on with a trial that a restart has interrupted.
+        """
+        self._resuming = resume
         self._thread.start()
 
     def wake(self) -> None:
@@ -72,13 +79,15 @@ class Updater:
         self._thread.join(_RETRY_SECONDS)
 
     def _work(self) -> None:
-        self._attempt(self._resume)
+        if self._resuming:
+            self._attempt(self._resume)
         while True:
             self._due.wait()
             if self._stopping.is_set():
                 return
             self._due.clear()
-            if not self._attempt(self._update) and not self._stopping.wait(_RETRY_SECONDS):
+            if not self._attempt(self._update):
+                self._due.wait(_RETRY_SECONDS)
                 self._due.set()
 
     def _attempt(self, step: Callable[[], None]) -> bool:
@@ -205,10 +214,16 @@ class Updater:
         self.fetching = offered.offer.target
         self._papers.changed()
         try:
-            return self._sync.fetch(offered, known=self._installer.known(offered.offer.kind))
+            known = self._installer.known(offered.offer.kind)
+            return self._sync.fetch(offered, known=known, progress=self._check_newest)
         finally:
             self.fetching = ""
             self._papers.changed()
+
+    def _check_newest(self, done: int, missing: int) -> None:
+        """Put a download off when there may be something newer: a rollback does not wait for it. Its blocks stay."""
+        if self._due.is_set() and done < missing:
+            raise UnavailableError("something newer may be there, what was on its way is put off")
 
 
 def _named(installed: Installed) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from edge.serving.tally import Tally
 from edge.serving.writing import EventWriter
 from edge.store import AddOutcome, Past, Store
 from protocol import rec_id
-from protocol.errors import BadInputError
+from protocol.errors import BadInputError, FederationError
 
 _RECENT = 64
 _EVENT_ID_BYTES = 12
@@ -261,10 +261,12 @@ class Service:
         return self._answer(loaded, Rung.POPULARITY, (reason,), places, shelf.bought[places])
 
     def _timed(self, ask: Callable[[], Answer]) -> Answer:
-        """Answer, and count it for the release that is served."""
+        """Answer, and count it for the release that is served; a store that cannot be read is no fault of it."""
         began, tally = perf_counter(), self.tally
         try:
             answer = ask()
+        except FederationError:
+            raise
         except Exception:
             tally.note(perf_counter() - began, failed=True)
             self.metrics.note_failed_answer()

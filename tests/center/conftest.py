@@ -388,7 +388,7 @@ def town(tmp_path, broker_kind) -> Iterator[Town]:
 
 
 _COUNTING = """
-import os, signal, sys
+import os, signal, sys, time
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -404,6 +404,7 @@ def count():
     global left
     left -= 1
     if left == 0:
+        time.sleep(0.1)  # so that what was handed over before has left
         os.kill(os.getpid(), signal.SIGKILL)
 
 def watched(owner, name):

@@ -22,10 +22,12 @@ from edge.keys import Keys
 from edge.renewal import PAIR
 from edge.store import Store
 from edge.trial_record import Outcome, TrialRecord
+from protocol import rec_id
 from protocol.audit import check_chain
 from protocol.bundle import Entry, Manifest, bundle_digest
 from protocol.identity import FederationId
 from protocol.release import Offer, Place
+from protocol.sealing import SealingKey
 
 SETTINGS = """
 [site]
@@ -47,7 +49,8 @@ max_boots = 2
 class Edge:
     """One edge's folder, and the process that serves from it."""
 
-    def __init__(self, road, catalogue_directory, make_bundle, *, seconds=600):
+    def __init__(self, road, catalogue_directory, make_bundle, *, seconds=600, joined=False):
+        """A folder with one committed release; `joined`: without one, and with the keys to hear the center."""
         self.road, self.make_bundle = road, make_bundle
         self.folder = road.folder / "edge-luebeck"
         papers = road.papers("luebeck")
@@ -61,9 +64,15 @@ class Edge:
             (trust / f"{name}.pub").write_text(public.hex())
         (trust / "root.json").write_bytes(road.repository.first_root)
         self.port, nobody = (_free_port() for _ in range(2))
+        if joined:
+            nobody = road.port
+            center_key = road.signer.public_key().public_bytes_raw()
+            (trust / "center.pub").write_text(center_key.hex())
+            (self.folder / "keys" / "seal.key").write_bytes(road.sealing["luebeck"].to_bytes())
         (self.folder / "edge.toml").write_text(SETTINGS.format(port=self.port, nobody=nobody, seconds=seconds))
-        self.install(catalogue_directory, 1, place=Place.CATALOGUE)
-        self.installer.commit(self.bundle(1))
+        if not joined:
+            self.install(catalogue_directory, 1, place=Place.CATALOGUE)
+            self.installer.commit(self.bundle(1))
         with Store.open(self.folder / "store.db") as store:
             events = [(user, item) for user in range(60) for item in range(3)]
             store.add_events(_bought(f"u{user}", f"i{1 + (user + item) % 12}", 10 * item) for user, item in events)
@@ -198,6 +207,41 @@ def test_a_trial_that_outlives_orderly_restarts_is_committed(make_edge):
         check=True,
     )
     assert "committed" in [entry["kind"] for entry in json.loads(done.stdout)["entries"]]
+
+
+@pytest.mark.parametrize("broker_kind", ["mosquitto"], indirect=True)
+def test_a_rollback_answers_from_the_old_model_within_seconds(road, catalogue_directory, make_bundle):
+    """The whole road: a broker, a center's publisher, and the process that serves."""
+    center = road.publisher()
+    road.sealing["luebeck"] = SealingKey.generate()
+    road.admit(center, "luebeck")
+    road.publish(center, Place.CATALOGUE, catalogue_directory)
+    first = make_bundle(1)
+    road.publish(center, Place.ALL, first)
+    edge = Edge(road, catalogue_directory, make_bundle, seconds=1, joined=True)
+    try:
+        edge.serve()
+        wait_for(lambda: edge.installer.standing().committed, edge)
+        road.publish(center, Place.ALL, make_bundle(2))
+        wait_for(lambda: edge.installer.bundle().offer.version == 2, edge)
+        began = time.monotonic()
+        travelled = road.publish(center, Place.ALL, first)
+        wait_for(lambda: edge.release() == 3, edge)
+        took = time.monotonic() - began
+        answer = edge.ask()
+        named = rec_id.parse(answer["rec_id"])
+        assert named.sha256_prefix == edge.installer.bundle().sha256[:8]
+        assert edge.installer.bundle().read_card().version == 1
+        assert travelled == 0
+        assert took < 10
+    finally:
+        edge.end()
+    steps = [kind for kind in edge.log() if kind not in {"catalogue installed"}]
+    assert steps == ["installed", "on trial", "committed"] * 2 + ["adopted", "taken up"]
+    words = ["trace", answer["rec_id"], "--dir", str(edge.folder)]
+    traced = subprocess.run([sys.executable, "-m", "edge.cli", *words], capture_output=True, text=True, check=True)
+    assert traced.stdout.startswith("release 3, bundle ")
+    assert "taken up" in traced.stdout
 
 
 def crash_on_load(directory):

@@ -10,6 +10,7 @@ import pytest
 
 from edge import audit
 from edge.audit import AuditLog
+from edge.diary import Diary
 from edge.tracing import trace
 from protocol import rec_id
 from protocol.audit import GENESIS
@@ -91,6 +92,7 @@ WRITING = """
 import sys
 from pathlib import Path
 from edge.audit import AuditLog
+from edge.diary import Diary
 log = AuditLog(Path(sys.argv[1]))
 for number in range(10**6):
     print(log.note("round answered", time_ms=0, round=number).seq, flush=True)
@@ -133,3 +135,20 @@ def test_an_answer_of_another_site_or_before_the_first_release_is_said_to_be(his
 def test_a_folder_without_a_log_is_said(tmp_path):
     with pytest.raises(BadInputError, match="no audit log yet"):
         audit.read(tmp_path)
+
+
+def test_a_damaged_log_stops_no_shop_and_is_left_as_it_is(tmp_path):
+    (tmp_path / audit.FILE_NAME).write_bytes(b"no database at all" * 100)
+    with closing(Diary(tmp_path)) as diary:
+        diary.note("committed", release=1, sha256=ONE)
+        assert diary.head() == ""
+    assert (tmp_path / audit.FILE_NAME).read_bytes().startswith(b"no database")
+    with pytest.raises(BadInputError, match="damaged"):
+        audit.read(tmp_path)
+
+
+def test_the_diary_writes_the_log(tmp_path):
+    with closing(Diary(tmp_path)) as diary:
+        assert diary.head() == GENESIS
+        diary.note("committed", release=1, sha256=ONE)
+        assert diary.head() == audit.read(tmp_path)[-1].digest

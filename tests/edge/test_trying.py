@@ -19,7 +19,7 @@ from edge.trial_record import Outcome, TrialRecord
 from edge.trying import Trying
 from protocol import rec_id
 from protocol.bundle import CARD, Entry, Manifest, bundle_digest
-from protocol.errors import NoSpaceError, UntrustedReleaseError
+from protocol.errors import NoSpaceError, UnavailableError, UntrustedReleaseError
 from protocol.identity import FederationId
 from protocol.release import Offer, Place
 
@@ -163,6 +163,24 @@ def test_an_answer_that_raises_counts_as_failed(stand):
         assert stand.ask().release == 1
 
     asyncio.run(run())
+
+
+def test_a_store_that_cannot_be_read_is_no_fault_of_the_release(stand, monkeypatch):
+    async def run():
+        await stand.begin(stand.bundle(2))
+        with monkeypatch.context() as away:
+            away.setattr(stand.service.store, "past", _away)
+            for _ in range(10):
+                with pytest.raises(UnavailableError):
+                    stand.ask(user="ada")
+        await stand.pass_time(1)
+        assert stand.ask().release == 2
+
+    asyncio.run(run())
+
+
+def _away(*_args, **_keywords):
+    raise UnavailableError("the disk is away")
 
 
 def test_a_slow_release_goes_back(stand):

@@ -32,6 +32,7 @@ class Center:
         self.bundles, self.candidates, self.pace = {}, {}, {}
         self.catalogue = self.roster = self.policy = None
         self.broken, self.fetched, self.troubles = {}, [], []
+        self.meanwhile = lambda: None
 
     def offer(self, place, number, version, **changes):
         """Files `number` at a place, under a version."""
@@ -70,8 +71,10 @@ class Center:
             policy=self.policy,
         )
 
-    def fetch(self, offered, *, known):
+    def fetch(self, offered, *, known, progress):
         target = offered.offer.target
+        self.meanwhile()
+        progress(1, 3)
         assert all(path.is_dir() for path in known)
         if target in self.broken:
             raise self.broken[target]
@@ -310,11 +313,30 @@ def test_a_roster_and_a_policy_that_cannot_be_believed_stop_nothing(edge):
     assert ("roster accepted", {"version": 3, "sites": 1}) in edge.notes
 
 
+def test_a_rollback_does_not_wait_for_a_download(edge, eventually):
+    """A site on a slow line is fetching for an hour what the center has long withdrawn."""
+    for number in (4, 5):
+        edge.center.offer(Place.ALL, number, number)
+        edge.update()
+    edge.center.offer(Place.CANDIDATE, 6, 6)
+
+    def rollback():
+        edge.center.meanwhile = lambda: None
+        edge.center.offer(Place.ALL, 4, 7)
+        edge.updater.wake()
+
+    edge.center.meanwhile = rollback
+    edge.updater.start()
+    edge.updater.wake()
+    eventually(lambda: edge.serves == "all/7.json", seconds=10)
+    edge.updater.stop()
+    assert edge.center.fetched == ["catalogue/1.json", "all/4.json", "all/5.json"]
+
+
 def test_what_is_on_its_way_is_said(edge):
     seen = []
     edge.center.offer(Place.ALL, 4, 4)
-    fetch = edge.center.fetch
-    edge.center.fetch = lambda offered, known: (seen.append(edge.updater.fetching), fetch(offered, known=known))[1]
+    edge.center.meanwhile = lambda: seen.append(edge.updater.fetching)
     edge.update()
     assert seen == ["catalogue/1.json", "all/4.json"]
     assert edge.updater.fetching == ""

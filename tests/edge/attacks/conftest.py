@@ -31,23 +31,28 @@ class Town:
     def __init__(self, road):
         self.road = road
         self.topics, self.repository = road.topics, road.repository
+        self.clock = road.now  # the edge's
+        self.owner = road.as_owner_of_the_broker()
+        self._marks, self._mark = 0, self.topics.status("mark")
         self.voice = road.publisher()
         road.admit(self.voice, "luebeck")
         road.publish(self.voice, Place.CATALOGUE, road.catalogue())
         self.publish(1)
         self.luebeck = road.edge("luebeck")
-        self.owner = road.as_owner_of_the_broker()
         self.here = road.installer("luebeck")
         self.take_up()
 
     def publish(self, number: int, *, place=Place.ALL, files=None, **how):
         """Sign and publish a bundle whose model is noise; the bytes of blocks that travelled."""
         directory = self.road.bundle(f"b{number}", files or {MODEL: noise(number)}, version=number)
-        return self.road.publish(self.voice, place, directory, **how)
+        travelled = self.road.publish(self.voice, place, directory, **how)
+        self.settle()
+        return travelled
 
     def renew(self, published=None):
         """Publish what the repository has signed."""
         self.voice.publish_metadata(published or self.repository.refresh(now=self.road.now))
+        self.settle()
 
     def bundle(self, edge=None):
         """The newest bundle that an edge is offered."""
@@ -57,11 +62,11 @@ class Town:
         """Bring an edge up to date, as far as it lets itself be brought."""
         edge, here = edge or self.luebeck, here or self.here
         if here.catalogue() is None:
-            here.install_catalogue(edge.fetch(edge.newest().catalogue), now=self.road.now)
+            here.install_catalogue(edge.fetch(edge.newest().catalogue), now=self.clock)
         offered = self.bundle(edge)
-        here.check(offered.offer, expires=offered.expires, now=self.road.now)
+        here.check(offered.offer, expires=offered.expires, now=self.clock)
         fetched = edge.fetch(offered, known=here.known(Kind.BUNDLE), **how)
-        here.commit(here.install(fetched, now=self.road.now))
+        here.commit(here.install(fetched, now=self.clock))
 
     def serves(self, number: int, here=None) -> bool:
         """Is this what the edge serves, and is it whole?"""
@@ -75,6 +80,21 @@ class Town:
     def put(self, messages):
         """Write what the owner of the broker likes."""
         self.owner.deliver(dict(messages).items(), window=8, seconds=5)
+        self.settle()
+
+    def settle(self):
+        """amqtt acknowledges before it retains: what was sent after all that comes back after all that."""
+        self._marks += 1
+        mark, seen = b"%d" % self._marks, threading.Event()
+        self.owner.listen(self._mark, lambda _topic, payload: payload == mark and seen.set())
+        self.owner.deliver([(self._mark, mark)], window=1, seconds=5)
+        assert seen.wait(10)
+        self.owner.forget(self._mark)
+
+    def put_published(self, published):
+        """Write what was signed past all limits of the center."""
+        files = {**published.targets, **published.metadata}
+        self.put(self.hide(name, data) for name, data in files.items() if not name.endswith("root.json"))
 
     def hide(self, name: str, data: bytes) -> tuple[str, bytes]:
         """Topic and message of a metadata file, as whoever holds the content key can make it."""

@@ -23,7 +23,7 @@ def offer_manifest(town):
     def offer(content, *, sha256="ab" * 32, size=1):
         named = Offer(place=Place.CANARY, version=9, sha256=sha256, bytes=size, evaluation={})
         town.repository.add_target("canary/9.json", content, custom=named.to_custom())
-        town.renew(town.repository.publish_version(now=town.road.now))
+        town.put_published(town.repository.publish_version(now=town.road.now))
         return town.luebeck.newest().bundles["canary/9.json"]
 
     return offer

@@ -1,7 +1,7 @@
 """The disk is full in the middle: one clear word, the old release goes on, and with room again the download too."""
 
-import os
 import resource
+from contextlib import suppress
 
 import pytest
 
@@ -10,17 +10,16 @@ from protocol.release import Kind
 
 
 def fill(folder):
-    with (folder / "filler").open("wb") as file:
-        with pytest.raises(OSError, match="No space left"):
-            while True:
-                os.write(file.fileno(), bytes(4096))
+    with (folder / "filler").open("wb", buffering=0) as file, suppress(OSError):
+        while file.write(bytes(4096)):
+            pass
 
 
 def test_the_disk_fills_up_while_blocks_come(town, small_disk):
     town.publish(2)
     edge = town.road.edge("luebeck", folder=small_disk)
     offered = town.bundle(edge)
-    with pytest.raises(NoSpaceError, match="free some disk space"):
+    with pytest.raises(NoSpaceError, match="cannot store block"):
         edge.fetch(offered, progress=lambda done, _: done == 3 and fill(small_disk))
     assert town.serves(1)
     (small_disk / "filler").unlink()
