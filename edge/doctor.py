@@ -1,4 +1,4 @@
-"""`hanse-edge doctor`: keys, certificate, clock, gateway, broker, port, disk, books. Looks, changes nothing."""
+"""`hanse-edge doctor`: keys, certificate, clock, gateway, broker, port, disk, books, audit log. Looks, changes nothing."""
 
 import shutil
 import socket
@@ -12,10 +12,11 @@ from pathlib import Path
 
 import httpx
 
-from edge import renewal
+from edge import audit, renewal
 from edge.keys import Keys
 from edge.settings import EdgeSettings
 from edge.store import Store
+from protocol.audit import check_chain
 from protocol.diagnosis import Finding
 from protocol.errors import FederationError
 
@@ -35,6 +36,7 @@ def examine(directory: Path, settings: EdgeSettings, *, now: datetime) -> Iterat
         ("port", lambda: _port(settings)),
         ("disk", lambda: _disk(directory)),
         ("books", lambda: _books(directory)),
+        ("audit log", lambda: _audit(directory)),
     )
     for name, check in checks:
         try:
@@ -137,3 +139,9 @@ def _disk(directory: Path) -> Finding:
 def _books(directory: Path) -> Finding:
     with closing(Store.open(directory / "store.db")):
         return Finding(check="books")
+
+
+def _audit(directory: Path) -> Finding:
+    if (directory / audit.FILE_NAME).exists():
+        check_chain(audit.read(directory))
+    return Finding(check="audit log")

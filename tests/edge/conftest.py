@@ -27,3 +27,10 @@ buy = _shop.buy
 store = _shop.store
 stocked = _shop.stocked
 make_service = _shop.make_service
+
+_town_path = Path(__file__).parent / "attacks" / "conftest.py"
+_town_spec = importlib.util.spec_from_file_location("town_fixtures", _town_path)
+_town = importlib.util.module_from_spec(_town_spec)
+_town_spec.loader.exec_module(_town)
+
+town = _town.town

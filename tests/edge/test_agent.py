@@ -236,7 +236,7 @@ def test_a_rollback_answers_from_the_old_model_within_seconds(road, catalogue_di
         assert took < 10
     finally:
         edge.end()
-    steps = [kind for kind in edge.log() if kind not in {"catalogue installed"}]
+    steps = [kind for kind in edge.log() if kind != "catalogue installed"]
     assert steps == ["installed", "on trial", "committed"] * 2 + ["adopted", "taken up"]
     words = ["trace", answer["rec_id"], "--dir", str(edge.folder)]
     traced = subprocess.run([sys.executable, "-m", "edge.cli", *words], capture_output=True, text=True, check=True)

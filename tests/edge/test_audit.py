@@ -103,8 +103,8 @@ def test_kill_9_of_one_of_two_writers_loses_no_entry_and_breaks_nothing(log, tmp
     child = subprocess.Popen([sys.executable, "-c", WRITING, str(tmp_path)], stdout=subprocess.PIPE, text=True)
     try:
         confirmed = [int(child.stdout.readline()) for _ in range(20)]
-        log.note("committed", time_ms=1, release=1, sha256=ONE)
-        confirmed += [int(child.stdout.readline()) for _ in range(20)]
+        own = [log.note("committed", time_ms=1, release=number, sha256=ONE).seq for number in range(100)]
+        confirmed += [*own, *(int(child.stdout.readline()) for _ in range(20))]
     finally:
         child.kill()
         child.wait()
