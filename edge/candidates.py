@@ -19,7 +19,7 @@ class Candidates:
         found = [one for place in self._places() if (one := Installed.load(place)) is not None]
         return max(found, key=lambda one: one.offer.version, default=None)
 
-    def install(self, fetched: Fetched) -> Installed:
+    def install(self, fetched: Fetched, *, era: int) -> Installed:
         """Keep this one in the place of all others.
 
         Raises:
@@ -29,7 +29,7 @@ class Candidates:
         with disk_errors(f"cannot keep {fetched.offer.target}"):
             place = self._folder / str(fetched.offer.version)
             self._remove_all_but(place)
-            return settle(fetched, place)
+            return settle(fetched, place, era=era)
 
     def remove(self, *, up_to: int) -> None:
         """Remove what is no newer than this."""

@@ -1,6 +1,7 @@
 """The shared catalogues on this disk: the newest, and those that an installed bundle numbers its items by.
 
 catalogue/<version>/    the files           catalogue/<version>.json    what is in them; written when complete
+In a later era than the first its number follows: catalogue/<version>-<era>.
 """
 
 from collections.abc import Iterable
@@ -19,7 +20,7 @@ class Catalogues:
         self._folder = folder / "catalogue"
 
     def newest(self) -> Installed | None:
-        return max(self._all(), key=lambda found: found.offer.version, default=None)
+        return max(self._all(), key=lambda found: (found.era, found.offer.version), default=None)
 
     def of(self, bundle: BundleCard) -> Installed:
         """The one whose rows a bundle's item numbers are.
@@ -34,7 +35,7 @@ class Catalogues:
             f"bundle {bundle.version} needs catalogue {bundle.catalogue_version}, which is not installed"
         )
 
-    def install(self, fetched: Fetched, *, bundles: Iterable[Installed]) -> Installed:
+    def install(self, fetched: Fetched, *, era: int, bundles: Iterable[Installed]) -> Installed:
         """Install one, and remove those that nobody needs.
 
         Args:
@@ -45,7 +46,8 @@ class Catalogues:
             NoSpaceError: the disk is full.
         """
         with disk_errors(f"cannot install {fetched.offer.target}"):
-            installed = settle(fetched, self._folder / str(fetched.offer.version))
+            name = f"{fetched.offer.version}" if era == 1 else f"{fetched.offer.version}-{era}"
+            installed = settle(fetched, self._folder / name, era=era)
             cards = [bundle.read_card() for bundle in bundles]
             needed = {found.catalogue_sha256 for found in cards if isinstance(found, BundleCard)}
             for place in self._places():
@@ -56,7 +58,7 @@ class Catalogues:
         return installed
 
     def _places(self) -> list[Path]:
-        return [path for path in self._folder.glob("*") if path.name.isdigit()]
+        return [path for path in self._folder.glob("*") if path.is_dir()]
 
     def _all(self) -> list[Installed]:
         found = (Installed.load(place) for place in self._places())

@@ -1,4 +1,4 @@
-"""`hanse-edge doctor`: keys, certificate, clock, gateway, broker, port, disk, books, audit log. Looks, changes nothing."""
+"""`hanse-edge doctor`: keys, certificate, clock, gateway, broker, port, disk, books, log. Looks, changes nothing."""
 
 import shutil
 import socket

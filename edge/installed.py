@@ -26,11 +26,13 @@ class Installed:
     Attributes:
         directory: its files; nothing changes them while the record stands.
         files: every file, as the signed manifest lists it.
+        era: of the metadata that offered it (SPEC 9.6): numbers of an older era bind nobody.
     """
 
     directory: Path
     offer: Offer
     files: Mapping[str, FileDigest]
+    era: int = 1
 
     @property
     def sha256(self) -> str:
@@ -51,6 +53,7 @@ class Installed:
             "format": 2,
             "target": self.offer.target,
             "custom": self.offer.to_custom(),
+            "era": self.era,
             "files": {path: file.to_json() for path, file in self.files.items()},
         }
         durable.write(_record(self.directory), canonical.encode(content))
@@ -61,9 +64,9 @@ class Installed:
         try:
             value = canonical.decode(_record(directory).read_bytes())
             match value:
-                case {"format": 2, "target": str(target), "custom": custom, "files": dict(rows)}:
+                case {"format": 2, "target": str(target), "custom": custom, "era": int(era), "files": dict(rows)}:
                     files = {path: FileDigest.from_json(path, row) for path, row in rows.items()}
-                    found = cls(directory=directory, offer=Offer.from_custom(target, custom), files=files)
+                    found = cls(directory=directory, offer=Offer.from_custom(target, custom), files=files, era=era)
                     return found if found.is_whole() else None
                 case _:
                     return None
@@ -86,8 +89,8 @@ class Installed:
             raise BadSignatureError(f"{self.directory} does not hold what {self.offer.target} says")
 
 
-def settle(fetched: Fetched, place: Path) -> Installed:
-    """Move a download to its place, read it again there, and write its record.
+def settle(fetched: Fetched, place: Path, *, era: int) -> Installed:
+    """Move a download to its place, read every file of it there, and write its record.
 
     Raises:
         BadSignatureError: the disk does not hold what was signed.
@@ -96,19 +99,19 @@ def settle(fetched: Fetched, place: Path) -> Installed:
     files = {path: entry.file for path, entry in fetched.manifest.files.items()}
     _move(fetched.directory, place)
     check_directory(fetched.manifest, measure(place))
-    installed = Installed(directory=place, offer=fetched.offer, files=files)
+    installed = Installed(directory=place, offer=fetched.offer, files=files, era=era)
     installed.save()
     return installed
 
 
-def resettle(found: Installed, place: Path, offer: Offer) -> Installed:
+def resettle(found: Installed, place: Path, offer: Offer, *, era: int) -> Installed:
     """The same files at another place and under another offer, checked after the move."""
     record = _record(found.directory)
     remove(place)
     record.unlink()
     durable.flush_directory(record.parent)
     _rename(found.directory, place)
-    moved = Installed(directory=place, offer=offer, files=found.files)
+    moved = Installed(directory=place, offer=offer, files=found.files, era=era)
     moved.check_bytes()
     moved.save()
     return moved

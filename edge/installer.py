@@ -91,8 +91,11 @@ class Installer:
         """Has this bundle been committed here before? Then it needs no second trial."""
         return sha256 in self.standing().proven
 
-    def check(self, offer: Offer, *, expires: datetime, now: datetime) -> None:
+    def check(self, offer: Offer, *, expires: datetime, now: datetime, era: int = 1) -> None:
         """Would this release be installed? Ask before fetching it.
+
+        Args:
+            era: of the metadata that offer it; what was signed in an older one binds nobody.
 
         Raises:
             RollbackError: not newer, a superseded center's, or one that this edge has gone back from.
@@ -101,7 +104,10 @@ class Installer:
         """
         bundles = [found for found in (self.bundle(), self.on_trial()) if found is not None]
         catalogue = self.catalogue()
-        present = [*bundles, catalogue] if catalogue else bundles
+        known = [*bundles, catalogue] if catalogue else bundles
+        if any(found.era > era for found in known):
+            raise RollbackError(f"{offer.target} was signed in era {era}, which is over")
+        present = [found for found in known if found.era == era]
         versions = [found.offer.version for found in present if found.offer.kind is offer.kind]
         check_installable(
             offer,
@@ -111,11 +117,11 @@ class Installer:
             expires=expires,
             now=now,
         )
-        refusal = self.standing().refusal_of(offer.version) if offer.kind is Kind.BUNDLE else None
+        refusal = self.standing().refusal_of(offer.version, era=era) if offer.kind is Kind.BUNDLE else None
         if refusal is not None:
             raise RollbackError(f"{offer.target} was tried and taken back: {refusal.why}")
 
-    def adopt(self, offer: Offer, *, expires: datetime, now: datetime) -> Installed | None:
+    def adopt(self, offer: Offer, *, expires: datetime, now: datetime, era: int = 1) -> Installed | None:
         """Take up a bundle whose files lie here already: in a slot, or as the candidate. None: they have to be fetched.
 
         The committed slot stays where it is, only its record changes; anything else ends up whole in the idle slot.
@@ -125,7 +131,7 @@ class Installer:
             OutOfTurnError: a trial is going on.
             NoSpaceError: the disk is full.
         """
-        self.check(offer, expires=expires, now=now)
+        self.check(offer, expires=expires, now=now, era=era)
         self._check_idle()
         for found in [self.bundle(), *self.slots(), self.candidate()]:
             if found is None or found.sha256 != offer.sha256:
@@ -136,10 +142,10 @@ class Installer:
             except (BadSignatureError, UntrustedReleaseError, MalformedMessageError):
                 continue  # damaged since: the road brings what is missing
             with disk_errors(f"cannot take up {offer.target}"):
-                return self._take_up(found, offer)
+                return self._take_up(found, offer, era=era)
         return None
 
-    def install(self, fetched: Fetched, *, now: datetime) -> Installed:
+    def install(self, fetched: Fetched, *, now: datetime, era: int = 1) -> Installed:
         """Install a bundle in the idle slot; it is not tried and not served yet.
 
         Args:
@@ -152,11 +158,11 @@ class Installer:
             OutOfTurnError: a trial is going on.
             NoSpaceError: the disk is full; the old release is intact.
         """
-        self.check(fetched.offer, expires=fetched.expires, now=now)
+        self.check(fetched.offer, expires=fetched.expires, now=now, era=era)
         self._check_idle()
         self._check_bundle(_read_checked(fetched), fetched.offer)
         with disk_errors(f"cannot install {fetched.offer.target}"):
-            return settle(fetched, self._idle_slot())
+            return settle(fetched, self._idle_slot(), era=era)
 
     def begin_trial(self, installed: Installed, *, now_ms: int) -> None:
         """Note on disk that this is about to be tried, before any of it is loaded.
@@ -181,9 +187,10 @@ class Installer:
         """The committed slot serves again; nothing is held against what was tried."""
         self._change(Standing.end_trial)
 
-    def refuse(self, offer: Offer, *, why: str) -> None:
+    def refuse(self, installed: Installed, *, why: str) -> None:
         """Go back from a release, or never begin it: it is not tried again."""
-        refusal = Refusal(version=offer.version, sha256=offer.sha256, why=why)
+        offer = installed.offer
+        refusal = Refusal(version=offer.version, sha256=offer.sha256, why=why, era=installed.era)
         self._change(lambda standing: standing.refuse(refusal))
 
     def start(self, *, max_boots: int) -> Refusal | None:
@@ -202,7 +209,9 @@ class Installer:
             self._change(Standing.start)
             return None
         why = f"the edge crashed {trial.starts} times during its trial"
-        refusal = Refusal(version=trial.version, sha256=trial.sha256, why=why)
+        installed = self.on_trial()
+        era = installed.era if installed else 1
+        refusal = Refusal(version=trial.version, sha256=trial.sha256, why=why, era=era)
         self._change(lambda standing: standing.refuse(refusal))
         return refusal
 
@@ -211,7 +220,7 @@ class Installer:
         if self.standing().trial is not None:
             self._change(Standing.rest)
 
-    def install_catalogue(self, fetched: Fetched, *, now: datetime) -> Installed:
+    def install_catalogue(self, fetched: Fetched, *, now: datetime, era: int = 1) -> Installed:
         """Install a shared catalogue; older ones stay while a bundle on this disk needs them.
 
         Raises:
@@ -219,23 +228,23 @@ class Installer:
             BadSignatureError: the disk does not hold what was signed.
             NoSpaceError: the disk is full.
         """
-        self.check(fetched.offer, expires=fetched.expires, now=now)
+        self.check(fetched.offer, expires=fetched.expires, now=now, era=era)
         _check_catalogue(_read_checked(fetched), fetched.offer)
         bundles = [*self.slots(), self.candidate()]
-        return self._catalogues.install(fetched, bundles=[found for found in bundles if found is not None])
+        return self._catalogues.install(fetched, era=era, bundles=[found for found in bundles if found is not None])
 
-    def check_candidate(self, offer: Offer, *, expires: datetime, now: datetime) -> None:
+    def check_candidate(self, offer: Offer, *, expires: datetime, now: datetime, era: int = 1) -> None:
         """Would this candidate be kept? Ask before fetching it.
 
         Raises:
             RollbackError: it is here already, or see `check`.
         """
-        self.check(offer, expires=expires, now=now)
+        self.check(offer, expires=expires, now=now, era=era)
         known = self.candidate()
-        if known is not None and offer.version <= known.offer.version:
+        if known is not None and known.era >= era and offer.version <= known.offer.version:
             raise RollbackError(f"candidate {offer.version} is not newer than candidate {known.offer.version}")
 
-    def install_candidate(self, fetched: Fetched, *, now: datetime) -> Installed:
+    def install_candidate(self, fetched: Fetched, *, now: datetime, era: int = 1) -> Installed:
         """Keep a candidate, to be measured; older ones go.
 
         Raises:
@@ -244,9 +253,9 @@ class Installer:
             UntrustedReleaseError: it needs a catalogue that is missing.
             NoSpaceError: the disk is full.
         """
-        self.check_candidate(fetched.offer, expires=fetched.expires, now=now)
+        self.check_candidate(fetched.offer, expires=fetched.expires, now=now, era=era)
         self._check_bundle(_read_checked(fetched), fetched.offer)
-        return self._candidates.install(fetched)
+        return self._candidates.install(fetched, era=era)
 
     def remove_candidate(self, candidate: Installed) -> None:
         """It is not to be measured after all."""
@@ -287,16 +296,10 @@ class Installer:
         oldest = min(found, key=lambda one: one.offer.version)
         return Standing().commit(oldest.directory.name, oldest.sha256)
 
-    def _take_up(self, found: Installed, offer: Offer) -> Installed:
-        serving = self.bundle()
-        if serving is not None and found.directory == serving.directory:
-            taken = Installed(directory=found.directory, offer=offer, files=found.files)
-            taken.save()
-            return taken
-        idle = self._idle_slot()
-        if found.directory != idle:
-            return resettle(found, idle, offer)
-        taken = Installed(directory=idle, offer=offer, files=found.files)
+    def _take_up(self, found: Installed, offer: Offer, *, era: int) -> Installed:
+        if found.directory.parent != self._slots:
+            return resettle(found, self._idle_slot(), offer, era=era)
+        taken = replace(found, offer=offer, era=era)
         taken.save()
         return taken
 

@@ -35,11 +35,12 @@ class OnTrial:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refusal:
-    """A release that this edge has gone back from and does not try again."""
+    """A release that this edge has gone back from and does not try again in its era."""
 
     version: int
     sha256: str
     why: str
+    era: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,8 +58,9 @@ class Standing:
     refused: tuple[Refusal, ...] = ()
     proven: tuple[str, ...] = ()
 
-    def refusal_of(self, version: int) -> Refusal | None:
-        return next((refusal for refusal in self.refused if refusal.version == version), None)
+    def refusal_of(self, version: int, *, era: int = 1) -> Refusal | None:
+        wanted = (version, era)
+        return next((refusal for refusal in self.refused if (refusal.version, refusal.era) == wanted), None)
 
     def begin(self, trial: OnTrial) -> Self:
         """Put the idle slot on trial.
@@ -91,7 +93,8 @@ class Standing:
 
     def refuse(self, refusal: Refusal) -> Self:
         """Remember a release that is not to be tried again; if it is on trial, the trial is over."""
-        kept = tuple(known for known in self.refused if known.version != refusal.version)
+        name = (refusal.version, refusal.era)
+        kept = tuple(known for known in self.refused if (known.version, known.era) != name)
         refused = (*kept, replace(refusal, why=refusal.why[:_LONGEST_WHY]))[-MOST_REFUSED:]
         trial = None if self.trial and self.trial.version == refusal.version else self.trial
         return replace(self, refused=refused, trial=trial)

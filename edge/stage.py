@@ -93,7 +93,7 @@ class Stage:
         try:
             self._rehearsal.run(installed, "candidate")
         except UntrustedReleaseError as error:
-            self._installer.refuse(installed.offer, why=str(error))
+            self._installer.refuse(installed, why=str(error))
             self._installer.remove_candidate(installed)
             self._note("candidate refused", release=installed.offer.version, sha256=installed.sha256, why=str(error))
             raise

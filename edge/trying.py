@@ -169,7 +169,7 @@ class Trying:
 
     def refuse(self, installed: Installed, why: str, figures: Figures | None = None) -> None:
         """Note on disk that a release did not stay; it is not tried again. On any thread."""
-        self._installer.refuse(installed.offer, why=why)
+        self._installer.refuse(installed, why=why)
         _log.warning("went back", release=installed.offer.version, why=why)
         self._settle(installed, figures or Figures(), Outcome.WENT_BACK, "went back", why=why)
 

@@ -57,8 +57,8 @@ class Updater:
         self._resuming = True
         self._thread = threading.Thread(target=self._work, name="updater", daemon=True)
         self.trouble: FederationError | None = None
-        self.fetching = ""
-        """The target that is on its way; empty: none."""
+        self.fetching = 0
+        """Number of the release that is on its way; 0: none."""
 
     def start(self, *, resume: bool = True) -> None:
         """Begin.
@@ -152,9 +152,10 @@ class Updater:
 
     def _catalogue(self, newest: Newest) -> None:
         offered = newest.catalogue
-        if offered is None or not self._wanted(offered, self._installer.check):
+        if offered is None or not self._wanted(offered, self._installer.check, era=newest.era):
             return
-        installed = self._installer.install_catalogue(self._fetch(offered), now=datetime.now(UTC))
+        fetched = self._fetch(offered)
+        installed = self._installer.install_catalogue(fetched, now=datetime.now(UTC), era=newest.era)
         self._papers.note("catalogue installed", **_named(installed))
         self._papers.changed()
 
@@ -166,15 +167,15 @@ class Updater:
             reach=newest.pace,
         )
         offered = newest.bundles[offer.target] if offer else None
-        if offered is None or not self._wanted(offered, self._installer.check):
+        if offered is None or not self._wanted(offered, self._installer.check, era=newest.era):
             return
         if self._installer.standing().trial is not None:
             self._stage.supersede(offered.offer)
         kind = "adopted"
-        installed = self._installer.adopt(offered.offer, expires=offered.expires, now=datetime.now(UTC))
+        installed = self._installer.adopt(offered.offer, expires=offered.expires, now=datetime.now(UTC), era=newest.era)
         if installed is None:
             kind = "installed"
-            installed = self._installer.install(self._fetch(offered), now=datetime.now(UTC))
+            installed = self._installer.install(self._fetch(offered), now=datetime.now(UTC), era=newest.era)
         card = installed.read_card()
         training = dict(card.training) if isinstance(card, BundleCard) else {}
         self._papers.note(kind, **_named(installed), center_audit=offered.offer.audit, training=training)
@@ -186,38 +187,42 @@ class Updater:
         self._bring_on(installed)
 
     def _bring_on(self, installed: Installed) -> None:
-        """Serve what has been noted as being on trial."""
-        if self._installer.is_proven(installed.sha256):
-            self._stage.take_up(installed)
-        else:
-            self._papers.note("on trial", **_named(installed))
-            self._stage.try_out(installed)
+        """Serve what has been noted as being on trial; however that ends, the center hears what answers now."""
+        try:
+            if self._installer.is_proven(installed.sha256):
+                self._stage.take_up(installed)
+            else:
+                self._papers.note("on trial", **_named(installed))
+                self._stage.try_out(installed)
+        finally:
+            self._papers.changed()
 
     def _candidate(self, newest: Newest) -> None:
         offered = max(newest.candidates.values(), key=lambda one: one.offer.version, default=None)
-        if offered is None or not self._wanted(offered, self._installer.check_candidate):
+        if offered is None or not self._wanted(offered, self._installer.check_candidate, era=newest.era):
             return
-        installed = self._installer.install_candidate(self._fetch(offered), now=datetime.now(UTC))
+        fetched = self._fetch(offered)
+        installed = self._installer.install_candidate(fetched, now=datetime.now(UTC), era=newest.era)
         self._papers.note("candidate kept", **_named(installed), center_audit=offered.offer.audit)
         self._stage.rehearse(installed)
         self._papers.changed()
 
-    def _wanted(self, offered: Offered, check: Callable[..., None]) -> bool:
+    def _wanted(self, offered: Offered, check: Callable[..., None], *, era: int) -> bool:
         try:
-            check(offered.offer, expires=offered.expires, now=datetime.now(UTC))
+            check(offered.offer, expires=offered.expires, now=datetime.now(UTC), era=era)
         except RollbackError as error:
             _log.debug("nothing newer", why=str(error))
             return False
         return True
 
     def _fetch(self, offered: Offered) -> Fetched:
-        self.fetching = offered.offer.target
+        self.fetching = offered.offer.version
         self._papers.changed()
         try:
             known = self._installer.known(offered.offer.kind)
             return self._sync.fetch(offered, known=known, progress=self._check_newest)
         finally:
-            self.fetching = ""
+            self.fetching = 0
             self._papers.changed()
 
     def _check_newest(self, done: int, missing: int) -> None:

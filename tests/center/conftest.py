@@ -307,16 +307,16 @@ class Town:
         owner = Connection(road.broker_access(self.folder, self.settings), client_id=os.urandom(8).hex())
         owner.start()
         owner.wait_until_up(seconds=10)
-        found: dict[str, bytes] = {}
+        heard: list[tuple[str, bytes]] = []  # a busy broker tells the old state first, and then what has come since
         try:
-            owner.listen(f"{self.topics.base}/#", lambda topic, payload: found.update({topic: payload}))
+            owner.listen(f"{self.topics.base}/#", lambda topic, payload: heard.append((topic, payload)))
             seen = -1
-            while len(found) > seen:  # until the broker has said nothing new for a while
-                seen = len(found)
+            while len(heard) > seen:  # until the broker has said nothing new for a while
+                seen = len(heard)
                 time.sleep(0.3 if self.kind == "mosquitto" else 1.0)
         finally:
             owner.stop()
-        return {topic: payload for topic, payload in found.items() if payload}
+        return {topic: payload for topic, payload in dict(heard).items() if payload}
 
     def read_as(
         self, site: str, *, stock: dict[str, bytes] | None = None, known: tuple[ContentKey, ...] = ()

@@ -19,7 +19,8 @@ def test_a_release_arrives_whole(town):
 
 def test_all_that_is_signed_is_told(town):
     town.publish(2, place=Place.CANARY)
-    town.publish(2, place=Place.CANDIDATE, number=2)
+    town.road.publish(town.voice, Place.CANDIDATE, town.road.folder / "b2", number=2)
+    town.settle()
     newest = town.luebeck.newest()
     assert set(newest.bundles) == {"all/1.json", "canary/2.json"}
     assert set(newest.candidates) == {"candidate/2.json"}
@@ -84,6 +85,7 @@ def test_a_rollback_is_a_new_version_of_the_old_files(town):
     town.publish(2)
     town.take_up()
     town.road.publish(town.voice, Place.ALL, town.road.folder / "b1")
+    town.settle()
     asked = []
     town.take_up(progress=lambda *at: asked.append(at))
     assert asked == []  # all of it is in the other slot still

@@ -121,7 +121,7 @@ def test_what_is_installed_is_not_served_before_it_has_been_tried(shop):
 
 def test_going_back_serves_the_release_before_and_never_tries_that_one_again(shop):
     tried = shop.begin(2)
-    shop.installer.refuse(tried.offer, why="too slow")
+    shop.installer.refuse(tried, why="too slow")
     assert shop.serves() == 1
     assert shop.installer.on_trial() is None
     with pytest.raises(RollbackError, match=r"all/2\.json was tried and taken back: too slow"):
@@ -132,7 +132,7 @@ def test_going_back_serves_the_release_before_and_never_tries_that_one_again(sho
 
 def test_several_refused_releases_are_remembered(shop):
     for version in (2, 3, 4):
-        shop.installer.refuse(shop.begin(version).offer, why=f"fault {version}")
+        shop.installer.refuse(shop.begin(version), why=f"fault {version}")
     for version in (2, 3, 4):
         with pytest.raises(RollbackError, match=f"fault {version}"):
             shop.installer.check(shop.offer(1, version), **shop.times)
@@ -140,7 +140,7 @@ def test_several_refused_releases_are_remembered(shop):
 
 def test_the_first_release_of_all_can_be_taken_back_too(quiet_road):
     shop = Shop(quiet_road, first=False)
-    shop.installer.refuse(shop.begin(1).offer, why="broken")
+    shop.installer.refuse(shop.begin(1), why="broken")
     assert shop.installer.bundle() is None
     shop.commit(2)
     assert shop.serves() == 2
@@ -208,7 +208,7 @@ def test_the_bundle_that_serves_gets_a_new_number_where_it_is(shop):
 
 
 def test_a_bundle_that_failed_its_trial_is_not_proven_when_it_comes_again(shop):
-    shop.installer.refuse(shop.begin(2).offer, why="slow")
+    shop.installer.refuse(shop.begin(2), why="slow")
     taken = shop.adopt(2, 3)
     assert taken.offer.version == 3
     assert not shop.installer.is_proven(taken.sha256)
@@ -365,7 +365,7 @@ def test_the_disk_never_holds_more_than_its_bound(shop):
         held.append(_bytes_of_bundles(shop.folder))
         taken = shop.adopt(number, shop.installer.candidate().offer.version)
         shop.installer.begin_trial(taken, now_ms=1)
-        shop.installer.refuse(taken.offer, why="no") if number % 3 else shop.installer.commit(taken)
+        shop.installer.refuse(taken, why="no") if number % 3 else shop.installer.commit(taken)
         shop.installer.sweep()
         held.append(_bytes_of_bundles(shop.folder))
     assert max(held) <= 5 * (size + 64)
@@ -387,7 +387,7 @@ def test_a_damaged_slot_falls_back_to_the_other(shop):
 
 
 def test_what_was_never_committed_does_not_stand_in_for_a_damaged_slot(shop):
-    shop.installer.refuse(shop.begin(2).offer, why="slow")
+    shop.installer.refuse(shop.begin(2), why="slow")
     (shop.installer.bundle().directory / "recommend/model.onnx").unlink()
     assert shop.installer.bundle() is None
 
@@ -414,7 +414,7 @@ def test_a_full_disk_leaves_the_old_release_intact(shop):
         with pytest.raises(NoSpaceError, match=r"cannot install all/2\.json"):
             shop.installer.install(second, now=shop.road.now)
         with pytest.raises(NoSpaceError, match="which slot serves"):
-            shop.installer.refuse(second.offer, why="x")
+            shop.installer.refuse(shop.installer.bundle(), why="x")
     finally:
         setrlimit(RLIMIT_FSIZE, (soft, hard))
     assert shop.serves() == 1
@@ -454,7 +454,7 @@ def step(home, ready):
         here.install_candidate(ready, now=now)
         return
     if doing == "refuse":
-        here.refuse(here.on_trial().offer, why="slow")
+        here.refuse(here.on_trial(), why="slow")
         return
     if here.on_trial() is None:
         found = here.adopt(offer, expires=expires, now=now)

@@ -1,6 +1,7 @@
 """Catalogue, bundle and candidate in turn, for the ring this edge is in; what is refused stops nothing but itself."""
 
 import shutil
+import dataclasses
 import threading
 from datetime import UTC, datetime, timedelta
 
@@ -31,6 +32,7 @@ class Center:
         self.road, self.folder = road, folder
         self.bundles, self.candidates, self.pace = {}, {}, {}
         self.catalogue = self.roster = self.policy = None
+        self.era = 1
         self.broken, self.fetched, self.troubles = {}, [], []
         self.meanwhile = lambda: None
 
@@ -69,6 +71,7 @@ class Center:
             pace=dict(self.pace),
             roster=self.roster,
             policy=self.policy,
+            era=self.era,
         )
 
     def fetch(self, offered, *, known, progress):
@@ -94,7 +97,7 @@ class Stage:
     def try_out(self, installed):
         self.seen.append(("try out", installed.offer.target))
         if installed.offer.version in self.bad:
-            self.installer.refuse(installed.offer, why="it does not load")
+            self.installer.refuse(installed, why="it does not load")
             raise UntrustedReleaseError(f"{installed.offer.target} does not load")
         if not self.slow:
             self.installer.commit(installed)
@@ -262,6 +265,17 @@ def test_a_release_that_went_back_is_not_tried_again_but_the_next_one_is(edge):
     assert edge.serves == "all/5.json"
 
 
+def test_the_center_hears_that_a_release_went_back(edge):
+    reported = []
+    edge.updater._papers = dataclasses.replace(
+        edge.updater._papers, changed=lambda: reported.append([one.version for one in edge.installer.standing().refused])
+    )
+    edge.stage.bad = {4}
+    edge.center.offer(Place.ALL, 4, 4)
+    edge.update()
+    assert reported[-1] == [4]
+
+
 def test_a_candidate_is_kept_to_be_measured_and_taken_up_when_it_is_released(edge):
     edge.center.offer(Place.CANDIDATE, 4, 4, audit="7" * 64)
     assert edge.update()
@@ -333,13 +347,39 @@ def test_a_rollback_does_not_wait_for_a_download(edge, eventually):
     assert edge.center.fetched == ["catalogue/1.json", "all/4.json", "all/5.json"]
 
 
+def test_what_a_thief_numbered_binds_nobody_once_its_key_is_replaced(edge):
+    """The highest number and epoch there are, signed with a stolen key: honest releases go on from theirs."""
+    edge.center.offer(Place.ALL, 4, 4, epoch=1)
+    edge.update()
+    edge.center.offer(Place.CATALOGUE, 9, 4_000_000_000, epoch=2**40)
+    edge.center.offer(Place.ALL, 5, 4_000_000_000, epoch=2**40)
+    edge.stage.bad = {4_000_000_001}
+    edge.center.offer(Place.CANDIDATE, 6, 4_000_000_001, epoch=2**40)
+    edge.update()
+    assert edge.installer.bundle().offer.version == 4_000_000_000
+    edge.center.bundles.clear()
+    edge.center.candidates.clear()
+    edge.center.era = 2
+    edge.center.offer(Place.CATALOGUE, 1, 2, epoch=1)
+    edge.center.offer(Place.ALL, 4, 5, epoch=1)
+    edge.center.offer(Place.CANDIDATE, 7, 7, epoch=1)
+    assert edge.update()
+    assert edge.serves == "all/5.json"
+    assert edge.installer.catalogue().offer.version == 2
+    assert edge.installer.candidate().offer.version == 7
+    edge.center.era = 1
+    edge.center.offer(Place.ALL, 8, 4_100_000_000, epoch=2**41)
+    edge.update()
+    assert edge.serves == "all/5.json"
+
+
 def test_what_is_on_its_way_is_said(edge):
     seen = []
     edge.center.offer(Place.ALL, 4, 4)
     edge.center.meanwhile = lambda: seen.append(edge.updater.fetching)
     edge.update()
-    assert seen == ["catalogue/1.json", "all/4.json"]
-    assert edge.updater.fetching == ""
+    assert seen == [1, 4]
+    assert edge.updater.fetching == 0
 
 
 def test_what_an_interrupted_download_left_is_swept_away_once_all_is_well(edge):

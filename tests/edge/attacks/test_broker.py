@@ -6,7 +6,7 @@ from functools import partial
 
 import pytest
 
-from edge.retained import Pace, Reading
+from edge.retained import Pace
 from protocol.errors import FederationError, UnavailableError
 from protocol.release import Kind, Place
 from simulation.lossy_broker import Faults
@@ -67,22 +67,6 @@ def test_everything_is_delivered_twice(big):
         big.take_up(edge)
     assert installed(big) == 2
     assert way.traffic.messages["repeated"] > LONG
-
-
-def test_a_flood_of_one_message_fills_no_memory():
-    """However often a broker repeats itself, one message of a topic waits to be looked at."""
-
-    class Line:
-        trouble = None
-        ask = release = revive = lambda *_: None
-
-    reading = Reading(Line(), ["a", "b"], pace=Pace(), limit=10)
-    messages = reading.messages()
-    reading._ask(["a", "b"])
-    for _ in range(10_000):
-        reading.take("a", b"1")
-    assert reading._arrived.qsize() == 1
-    messages.close()
 
 
 def test_slow_retrieval_of_blocks_ends_in_bounded_time_and_goes_on_later(big):
@@ -248,6 +232,7 @@ def test_a_candidate_is_not_fetched_again_when_it_is_released(town):
     assert asked
     asked.clear()
     town.road.publish(town.voice, Place.CANARY, town.road.folder / "b2", number=2)
+    town.settle()
     town.take_up(**count())
     assert asked == []
     assert town.serves(2)
