@@ -5,6 +5,7 @@ restored, or killed before it stored.
 """
 
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 
 from center.connection import Connection
@@ -16,6 +17,8 @@ _COMMIT = 64
 _ATTEMPTS = 3
 _ACKNOWLEDGE_SECONDS = 20.0
 _INVENTORY_SECONDS = 2.0
+_SETTLE_SECONDS = 10.0
+_LOOK_SECONDS = 0.05
 
 Messages = Iterable[tuple[str, bytes]]
 
@@ -35,6 +38,7 @@ class Delivery:
         self._connection, self._ledger = connection, ledger
         self._inventory, self._everything = inventory, everything
         self._checked = 0
+        self._settling = False
 
     def tend(self) -> bool:
         """After each connection: look whether the broker still has everything, and restock it if not.
@@ -93,6 +97,17 @@ class Delivery:
         self._ledger.cleared(names)
         self._send([(self._inventory, self._ledger.note() or b"")])
 
+    def settle(self) -> None:
+        """Before hanging up: wait until the broker shows what it has acknowledged.
+
+        The embedded one acknowledges first, and forgets what it has not yet come to when its sender goes.
+        """
+        deadline = time.monotonic() + _SETTLE_SECONDS
+        while self._settling and self._connection.is_up and time.monotonic() < deadline:
+            self._settling = self._read_inventory() != self._ledger.note()
+            if self._settling:
+                time.sleep(_LOOK_SECONDS)
+
     def _supply(self, messages: Callable[[list[str]], Messages], left: dict[str, None]) -> None:
         connection = self._connection.times_connected
         arrived: list[str] = []
@@ -121,7 +136,7 @@ class Delivery:
         self._send([(self._inventory, self._ledger.note() or b"")])
 
     def _send(self, messages: Messages, *, acknowledged: Callable[[str], None] = lambda _topic: None) -> None:
-        connection = self._connection.times_connected
+        connection, self._settling = self._connection.times_connected, True
         self._connection.deliver(messages, window=_WINDOW, seconds=_ACKNOWLEDGE_SECONDS, acknowledged=acknowledged)
         if self._connection.times_connected != connection:
             raise UnavailableError("the broker was away while it was being supplied")

@@ -51,6 +51,12 @@ def _keys(directory: Path) -> Finding:
     open_to_others = [p.name for p in (directory / "keys").glob("*.key") if stat.S_IMODE(p.stat().st_mode) & 0o077]
     if open_to_others:
         return Finding(check="keys", problem=f"others can read {', '.join(open_to_others)}", fix="chmod 600 keys/*.key")
+    if content_keys.load(directory / "keys").coming is not None:
+        return Finding(
+            check="keys",
+            problem="a change of the content key was interrupted: a removed site can still read what comes",
+            fix="hanse-center keys rotate content goes on with it",
+        )
     return Finding(check="keys")
 
 

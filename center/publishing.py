@@ -18,10 +18,10 @@ from center.content_keys import ContentKeys
 from center.delivery import Delivery
 from center.ledger import BlockPlace, Ledger, Message
 from center.limits import UNLIMITED, Limits
+from center.release_blocks import BlockReader, places_of, sizes_of
 from center.repository import Published
-from protocol import blocks, canonical
-from protocol.blocks import BlockCipher
-from protocol.bundle import Manifest, describe
+from protocol import canonical
+from protocol.bundle import Manifest
 from protocol.errors import BadInputError, MalformedMessageError
 from protocol.identity import EdgeId, FederationId, Label, edge_id, sign_document
 from protocol.sealing import (
@@ -37,29 +37,7 @@ from protocol.sealing import (
 from protocol.topics import CENTER, Topics, parse
 
 _TIMESTAMP = "timestamp.json"
-_KEPT_BYTES = 64 * 1024**2
-
-
-def read_directory(directory: Path) -> Iterator[tuple[str, bytes]]:
-    """Every file of a release directory, one at a time.
-
-    Raises:
-        BadInputError: there is something that is neither a file nor a folder.
-    """
-    for path in sorted(directory.rglob("*")):
-        if path.is_symlink() or not (path.is_file() or path.is_dir()):
-            raise BadInputError(f"{path} is neither a file nor a folder")
-        if path.is_file():
-            yield path.relative_to(directory).as_posix(), path.read_bytes()
-
-
-def manifest_of(directory: Path, *, key: ContentKey) -> Manifest:
-    """The manifest of a release directory; sign its bytes as a TUF target.
-
-    Raises:
-        BadInputError: the directory cannot be a release.
-    """
-    return describe(read_directory(directory), cipher=BlockCipher(key))
+_STOP_SECONDS = 5.0
 
 
 class Publisher:
@@ -91,9 +69,8 @@ class Publisher:
         self._delivery = Delivery(
             self._connection, self._ledger, inventory=self._topics.inventory, everything=self._everything
         )
+        self._blocks = BlockReader(keys)
         self._publishing = threading.RLock()
-        self._ciphers: dict[str, BlockCipher] = {}
-        self._sealed: dict[str, bytes] = {}
         self._statuses: dict[EdgeId, Mapping[str, Any]] = {}
 
     def start(self, *, seconds: float = 15.0) -> None:
@@ -108,6 +85,11 @@ class Publisher:
         self._connection.wait_until_up(seconds=seconds)
 
     def stop(self) -> None:
+        if self._publishing.acquire(timeout=_STOP_SECONDS):  # else another thread waits for a broker that is away
+            try:
+                self._delivery.settle()
+            finally:
+                self._publishing.release()
         self._connection.stop()
         self._ledger.close()
 
@@ -149,23 +131,13 @@ class Publisher:
             return self._delivery.tend()
 
     def describe(self, directory: Path, *, key: ContentKey) -> Manifest:
-        """As `manifest_of`; small releases are kept encrypted until `publish_blocks` takes them.
+        """As `manifest_of`, for a directory that `publish_blocks` is given next: its blocks are encrypted once.
 
         Raises:
             BadInputError: the directory cannot be a release.
         """
-        kept: dict[str, bytes] = {}
-        total = 0
-
-        def keep(name: str, payload: bytes) -> None:
-            nonlocal total
-            total += len(payload)
-            if total <= _KEPT_BYTES:
-                kept[name] = payload
-
-        manifest = describe(read_directory(directory), cipher=BlockCipher(key), sealed=keep)
-        self._sealed = kept
-        return manifest
+        with self._publishing:
+            return self._blocks.describe(directory, key=key)
 
     def check_room(self, *manifests: Manifest, without: Collection[str] = ()) -> None:
         """Would the broker take these releases: their blocks, their manifests, and the metadata that list them?
@@ -177,7 +149,7 @@ class Publisher:
             BadInputError: a message would be too large, or the broker too full; see `Limits`.
         """
         standing = {topic: size for topic, size in self._standing().items() if topic not in without}
-        coming = {self._topics.block(name): size for manifest in manifests for name, size in _blocks_of(manifest)}
+        coming = {self._topics.block(name): size for one in manifests for name, size in sizes_of(one).items()}
         for manifest in manifests:
             content = manifest.to_bytes()
             coming[self._topics.tuf(f"manifest {digest(content)}")] = len(content) + OVERHEAD_BYTES
@@ -207,26 +179,16 @@ class Publisher:
             BadInputError: a file has changed since the manifest was made, or the broker has no room.
             UnavailableError: the broker did not take them all; the next call goes on from there.
         """
-        under, home = key or self.keys.newest, directory.resolve()
+        under = key or self.keys.newest
         with self._publishing:
-            places = {
-                self._topics.block(block): BlockPlace(
-                    directory=home,
-                    path=path,
-                    place=place,
-                    size=blocks.length(entry.file.size, place) + blocks.OVERHEAD_BYTES,
-                    key_id=under.key_id.hex(),
-                )
-                for path, entry in manifest.files.items()
-                for place, block in enumerate(entry.blocks)
-            }
+            places = {self._topics.block(name): at for name, at in places_of(directory, manifest, key=under).items()}
             self._delivery.tend()
             if self._ledger.undelivered(places):
                 self.check_room(manifest)
             self._ledger.remember(places)
             fresh = self._ledger.undelivered(places)
-            self._delivery.deliver(lambda topics: self._blocks(topics, places), fresh)
-            self._sealed = {}
+            self._delivery.deliver(lambda topics: self._read_blocks(topics, places), fresh)
+            self._blocks.forget()
             return sum(places[topic].size for topic in fresh)
 
     def publish_metadata(self, published: Published) -> None:
@@ -322,28 +284,19 @@ class Publisher:
         prefix = self._topics.tuf("")
         return topic.startswith(prefix) and "/" not in topic.removeprefix(prefix)
 
-    def _blocks(self, topics: Iterable[str], places: Mapping[str, BlockPlace]) -> Iterator[tuple[str, bytes]]:
+    def _read_blocks(self, topics: Iterable[str], places: Mapping[str, BlockPlace]) -> Iterator[tuple[str, bytes]]:
         for topic in topics:
-            kept = self._sealed.pop(parse(topic).name, None)
-            yield topic, kept or _read_block(topic, places[topic], self._cipher(places[topic].key_id))
+            yield topic, self._blocks.read(parse(topic).name, places[topic])
 
     def _everything(self) -> Iterator[tuple[str, bytes]]:
         for topic, at in self._ledger.places(delivered=True):
             try:
-                payload = _read_block(topic, at, self._cipher(at.key_id))
+                payload = self._blocks.read(parse(topic).name, at)
             except BadInputError:
                 self._ledger.forget_block(topic)  # its release or its key was removed from the center's disk
             else:
                 yield topic, payload
         yield from self._ledger.messages(last=self._topics.tuf(_TIMESTAMP))
-
-    def _cipher(self, key_id: str) -> BlockCipher:
-        if key_id not in self._ciphers:
-            key = self.keys.by_id(key_id)
-            if key is None:
-                raise BadInputError(f"content key {key_id} has been forgotten", advice="publish a new release")
-            self._ciphers[key_id] = BlockCipher(key)
-        return self._ciphers[key_id]
 
     def _take_status(self, topic: str, payload: bytes) -> None:
         try:
@@ -374,24 +327,3 @@ class _Draft:
         if self.key is not None:
             payload = encrypt(self.data, key=self.key, topic=self.topic, nonce=draw(NONCE_BYTES))
         return Message(topic=self.topic, payload=payload, source=self.source)
-
-
-def _blocks_of(manifest: Manifest) -> Iterator[tuple[str, int]]:
-    """Digest and bytes of each block."""
-    for entry in manifest.files.values():
-        for place, block in enumerate(entry.blocks):
-            yield block, blocks.length(entry.file.size, place) + blocks.OVERHEAD_BYTES
-
-
-def _read_block(topic: str, at: BlockPlace, cipher: BlockCipher) -> bytes:
-    file = at.directory / at.path
-    try:
-        with file.open("rb") as source:
-            source.seek(at.place * blocks.BLOCK_BYTES)
-            plaintext = source.read(blocks.BLOCK_BYTES)
-    except OSError as error:
-        raise BadInputError(f"{file} cannot be read: {error.strerror}") from error
-    payload = cipher.seal(plaintext) if plaintext else b""
-    if digest(payload) != parse(topic).name:
-        raise BadInputError(f"{file} has changed since its release was signed", advice="publish a new release")
-    return payload

@@ -14,7 +14,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from center import content_keys, release_folders
 from center.founding import signing
-from center.publishing import Publisher, manifest_of
+from center.publishing import Publisher
+from center.release_blocks import manifest_of
 from center.repository import Repository
 from protocol.bundle import Manifest
 from protocol.errors import BadInputError

@@ -11,7 +11,8 @@ from center.connection import BrokerAccess
 from center.founding import signing
 from center.keys import CenterKeys
 from center.limits import Limits
-from center.publishing import Publisher, manifest_of
+from center.publishing import Publisher
+from center.release_blocks import manifest_of
 from center.repository import Repository
 from center.settings import CenterSettings
 from protocol.bundle import Manifest

@@ -21,7 +21,8 @@ from center.connection import BrokerAccess as CenterAccess
 from center.connection import Connection as CenterConnection
 from center.content_keys import ContentKeys
 from center.limits import UNLIMITED
-from center.publishing import Publisher, manifest_of
+from center.publishing import Publisher
+from center.release_blocks import manifest_of
 from center.repository import OnlineKeys, Repository
 from edge.connection import BrokerAccess, Pace
 from edge.installer import Installer

@@ -31,6 +31,7 @@ from center.connection import Connection
 from center.flower_app import FlowerCenter
 from center.gateway import Gateway
 from center.keys import CenterKeys
+from center.ledger import Ledger
 from center.registry import Registry
 from center.settings import CenterSettings
 from center.settings import load as load_settings
@@ -307,16 +308,22 @@ class Town:
         owner = Connection(road.broker_access(self.folder, self.settings), client_id=os.urandom(8).hex())
         owner.start()
         owner.wait_until_up(seconds=10)
-        heard: list[tuple[str, bytes]] = []  # a busy broker tells the old state first, and then what has come since
+        ledger = Ledger(self.folder / "published.db")
+        expected = {topic for topic, _ in (*ledger.messages(), *ledger.places(delivered=True))}
+        note = ledger.note() if self.kind == "embedded" else None  # it acknowledges before it retains
+        ledger.close()
+        heard: dict[str, bytes] = {}
         try:
-            owner.listen(f"{self.topics.base}/#", lambda topic, payload: heard.append((topic, payload)))
-            seen = -1
-            while len(heard) > seen:  # until the broker has said nothing new for a while
-                seen = len(heard)
-                time.sleep(0.3 if self.kind == "mosquitto" else 1.0)
+            owner.listen(f"{self.topics.base}/#", lambda topic, payload: heard.update({topic: payload}))
+            deadline = time.monotonic() + 15
+            while time.monotonic() < deadline and not (
+                expected <= heard.keys() and note in {None, heard.get(self.topics.inventory)}
+            ):
+                time.sleep(0.02)
+            time.sleep(0.3)  # for what should not be there
         finally:
             owner.stop()
-        return {topic: payload for topic, payload in dict(heard).items() if payload}
+        return {topic: payload for topic, payload in heard.items() if payload}
 
     def read_as(
         self, site: str, *, stock: dict[str, bytes] | None = None, known: tuple[ContentKey, ...] = ()

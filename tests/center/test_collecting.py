@@ -11,8 +11,8 @@ from center import collecting, content_keys, membership, rotation
 from center import settings as center_settings
 from center.cli import main
 from center.founding import open_repository
-from center.publishing import manifest_of
 from center.registry import Registry
+from center.release_blocks import manifest_of
 from protocol.blocks import BLOCK_BYTES, MAX_PAYLOAD_BYTES
 from protocol.bundle import Entry, FileDigest, Manifest
 from protocol.errors import BadInputError

@@ -12,7 +12,7 @@ from center.cli import main
 from center.founding import open_repository
 from center.keys import CenterKeys
 from center.limits import Limits
-from center.publishing import manifest_of
+from center.release_blocks import manifest_of
 from protocol.blocks import BLOCK_BYTES, MAX_PAYLOAD_BYTES
 from protocol.errors import BadInputError, UnavailableError
 from protocol.identity import Label, Roster, open_document

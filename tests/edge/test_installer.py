@@ -9,7 +9,7 @@ from resource import RLIMIT_FSIZE, getrlimit, setrlimit
 
 import pytest
 
-from center.publishing import manifest_of
+from center.release_blocks import manifest_of
 from edge.assembly import Fetched, measure
 from edge.installer import Installer
 from protocol.bundle import FileDigest

@@ -2,6 +2,7 @@
 
 from contextlib import closing
 from itertools import chain
+from time import monotonic
 
 import pytest
 
@@ -57,9 +58,10 @@ def test_nothing_is_asked_for_nothing():
 
 
 def test_what_was_overtaken_by_a_window_is_asked_again_at_once():
-    """Without waiting: a silence of an hour would not end this test."""
     line = Line({"t00": 1})
+    began = monotonic()
     assert len(read(line, names(20), pace=Pace(window=4, silence=3600.0))) == 20
+    assert monotonic() - began < 0.9  # nobody waited for the first second of silence to end
     assert sum(asked.count("t00") for asked in line.asked) == 2
     assert sum(map(len, line.asked)) == 21
 

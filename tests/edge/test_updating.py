@@ -1,14 +1,14 @@
 """Catalogue, bundle and candidate in turn, for the ring this edge is in; what is refused stops nothing but itself."""
 
-import shutil
 import dataclasses
+import shutil
 import threading
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from center.publishing import manifest_of
+from center.release_blocks import manifest_of
 from edge import updating
 from edge.assembly import Fetched
 from edge.fetching import Newest, Offered
@@ -267,9 +267,11 @@ def test_a_release_that_went_back_is_not_tried_again_but_the_next_one_is(edge):
 
 def test_the_center_hears_that_a_release_went_back(edge):
     reported = []
-    edge.updater._papers = dataclasses.replace(
-        edge.updater._papers, changed=lambda: reported.append([one.version for one in edge.installer.standing().refused])
-    )
+
+    def report():
+        reported.append([refusal.version for refusal in edge.installer.standing().refused])
+
+    edge.updater._papers = dataclasses.replace(edge.updater._papers, changed=report)
     edge.stage.bad = {4}
     edge.center.offer(Place.ALL, 4, 4)
     edge.update()

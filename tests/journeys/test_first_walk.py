@@ -259,7 +259,7 @@ class Meddler:
         settings = center_settings.load(federation.center)
         voice = road.publisher(federation.center, settings, CenterKeys.load(federation.center))
         voice.stop()
-        self.client = mqtt.Client(CallbackAPIVersion.VERSION2, protocol=mqtt.MQTTv311)
+        self.client = mqtt.Client(CallbackAPIVersion.VERSION2, client_id="meddler", protocol=mqtt.MQTTv311)
         self.client.tls_set(
             ca_certs=str(federation.center / "trust" / "ca.crt"),
             certfile=str(federation.center / "keys" / "mqtt.crt"),
@@ -296,7 +296,7 @@ def test_a_tampered_block_is_refused_and_the_mended_one_is_taken(release, federa
     meddler = Meddler(federation)
     try:
         with sqlite3.connect(federation.center / "published.db") as ledger:
-            topics = [row[0] for row in ledger.execute("SELECT topic FROM blocks")]
+            topics = [row[0] for row in ledger.execute("SELECT topic FROM blocks WHERE delivered")]
         originals = {topic: meddler.read(topic) for topic in topics}
         for topic, payload in originals.items():
             meddler.write(topic, payload[:100] + bytes([payload[100] ^ 1]) + payload[101:])
