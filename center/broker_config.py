@@ -54,6 +54,7 @@ class BrokerPlan:
         queue_messages: messages kept for one slow client; more are dropped silently, hence the edges' window.
         queue_bytes: likewise, their size together.
         plugin: file of Mosquitto's dynamic security plugin; empty: it cannot put anybody out.
+        largest_message: bytes that the operator allows a message, where that is more than ours need.
     """
 
     federation: FederationId
@@ -67,11 +68,12 @@ class BrokerPlan:
     queue_messages: int = 1000
     queue_bytes: int = 64 << 20
     plugin: str = ""
+    largest_message: int = 0
 
     @property
     def max_packet_bytes(self) -> int:
-        """The largest message of ours: a block or a manifest, with its topic."""
-        return max(MAX_PAYLOAD_BYTES, MAX_MANIFEST_BYTES) + _ENVELOPE_BYTES
+        """The largest message: a block or a manifest, or what the operator allows, with its topic."""
+        return max(MAX_PAYLOAD_BYTES, MAX_MANIFEST_BYTES, self.largest_message) + _ENVELOPE_BYTES
 
     def to_json(self) -> bytes:
         values = {name: str(value) if isinstance(value, Path) else value for name, value in asdict(self).items()}

@@ -43,6 +43,7 @@ def export(
         key=there / "broker.key",
         revoked=there / "ca.crl",
         plugin=find_plugin() if plugin is None else plugin,
+        largest_message=settings.broker.max_message_bytes,
     )
     try:
         if not (folder / "broker.key").exists():

@@ -1,4 +1,4 @@
-"""Takes off the broker and the disk what nobody needs any more (SPEC 9.15).
+"""Takes off the broker and the disk what nobody needs any more (SPEC 9.21).
 
 Never what TUF lists, what it listed a short while ago, or what an edge says it is fetching.
 """
@@ -163,14 +163,21 @@ def _fetched(
     voice: Publisher, since: Mapping[str, int], *, statuses: Mapping[EdgeId, Mapping[str, Any]], earliest_ms: int
 ) -> set[str]:
     """Topics of what edges say they are fetching, if it was still needed at some time."""
-    said = [status.get("fetching") for status in statuses.values()]
-    numbers = {number for number in said if type(number) is int}
+    numbers = {_said(status) for status in statuses.values()} - {None}
     fetched: set[str] = set()
     for topic in _collectable(voice):
         if since.get(topic, earliest_ms) >= earliest_ms and _number(topic) in numbers:
             content = voice.read(topic)
             fetched |= {topic, *_blocks(voice, content)} if content is not None else {topic}
     return fetched
+
+
+def _said(status: Mapping[str, Any]) -> int | None:
+    """The release whose target an edge says it is fetching: hearsay, so anything may stand there."""
+    name = status.get("fetching")
+    with suppress(MalformedMessageError):
+        return parse_target(name)[1] if isinstance(name, str) else None
+    return None
 
 
 def _number(topic: str) -> int | None:

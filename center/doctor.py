@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx
 from cryptography import x509
 
-from center import key_status
+from center import content_keys, key_status
 from center.keys import OFFLINE, CenterKeys
 from center.registry import Registry
 from center.settings import CenterSettings

@@ -1,4 +1,4 @@
-"""One consistent set of TUF metadata: read, checked, changed, signed (SPEC 9.1).
+"""One consistent set of TUF metadata: read, checked, changed, signed (SPEC 9.6, 9.18).
 
 root                    offline keys, a threshold of them
 ├── targets             offline; names no target itself, only who may sign for which places

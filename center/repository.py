@@ -1,4 +1,4 @@
-"""The federation's TUF repository on disk (SPEC 9.1).
+"""The federation's TUF repository on disk (SPEC 9.6, 9.18).
 
 metadata/1.root.json 2.targets.json 7.releases.json 9.snapshot.json timestamp.json     targets/canary/<digest>.3.json
 

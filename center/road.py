@@ -110,4 +110,5 @@ def broker_plan(directory: Path, settings: CenterSettings) -> BrokerPlan:
         key=(directory / "keys" / "tls.key").resolve(),
         revoked=(directory / renewing.REVOKED).resolve(),
         plugin=find_plugin(),
+        largest_message=settings.broker.max_message_bytes,
     )

@@ -1,4 +1,4 @@
-"""A release's way through the rings: a state machine that knows neither clock, disk nor broker (SPEC 9.11).
+"""A release's way through the rings: a state machine that knows neither clock, disk nor broker (SPEC 9.16).
 
     gating ──holds──▶ running: canary ─▶ early ─▶ all, growing ──▶ finished
        │                │     ▲  └──▶ waiting_for_approval

@@ -1,4 +1,4 @@
-"""Changing whom the federation trusts: rotation, renewal, people who approve (SPEC 9.12).
+"""Changing whom the federation trusts: rotation, renewal, people who approve (SPEC 9.19).
 
 A new key is written beside the old one, then everything is signed, then the timestamp puts it in force, then the new
 key takes the old one's place. Killed anywhere, the same command given again ends what it began.

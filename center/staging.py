@@ -1,4 +1,4 @@
-"""Signs and publishes what a rollout says: the next stage, or an older bundle in its place (SPEC 9.11).
+"""Signs and publishes what a rollout says: the next stage, or an older bundle in its place (SPEC 9.16).
 
 Every function here may be called again after a crash: what is signed already is only published again.
 """

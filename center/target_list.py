@@ -1,4 +1,4 @@
-"""The targets of all delegated roles: what is signed, and what is staged to be signed next (SPEC 9.1)."""
+"""The targets of all delegated roles: what is signed, and what is staged to be signed next (SPEC 9.7)."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What the federation offers, and how it comes onto this disk: metadata, documents, blocks (SPEC 9.1)."""
+"""What the federation offers, and how it comes onto this disk: metadata, documents, blocks (SPEC 9.6)."""
 
 import shutil
 import time

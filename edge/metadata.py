@@ -1,4 +1,4 @@
-"""TUF metadata over MQTT: python-tuf's client, with a fetcher that reads retained messages instead of HTTP (SPEC 9.1).
+"""TUF metadata over MQTT: python-tuf's client, with a fetcher that reads retained messages instead of HTTP (SPEC 9.6).
 
 What can be read is bounded: each role's metadata by a length, each reading by a time.
 """

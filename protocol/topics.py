@@ -1,7 +1,6 @@
 """MQTT topics and what travels on each (SPEC 9.5). MQTT 3.1.1 features only, QoS 1, retained.
 
 hanse/1/<federation>/
-├── roster            signed roster, from the offline key
 ├── key/<edge>        content key, sealed to that edge, signed by the center
 ├── round             wake: which round is open, signed by the center
 ├── tuf/<file>        TUF metadata and targets, encrypted; roots are plain
@@ -28,7 +27,6 @@ _FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,200}(/[A-Za-z0-9][A-Za-z0-9._-]
 class Subject(StrEnum):
     """What a topic is about."""
 
-    ROSTER = "roster"
     KEY = "key"
     ROUND = "round"
     TUF = "tuf"
@@ -37,7 +35,7 @@ class Subject(StrEnum):
     STATUS = "status"
 
 
-_WITHOUT_NAME = {Subject.ROSTER, Subject.ROUND, Subject.INVENTORY}
+_WITHOUT_NAME = {Subject.ROUND, Subject.INVENTORY}
 _OF_ONE = {Subject.KEY, Subject.STATUS}
 
 
@@ -50,10 +48,6 @@ class Topics:
     @property
     def base(self) -> str:
         return f"{_PREFIX}/{self.federation}"
-
-    @property
-    def roster(self) -> str:
-        return f"{self.base}/{Subject.ROSTER}"
 
     @property
     def round(self) -> str:

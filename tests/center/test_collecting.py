@@ -95,7 +95,7 @@ def test_a_dry_run_says_the_same_and_changes_nothing(aged, capsys) -> None:
 
 def test_what_an_edge_is_fetching_stays_for_a_week_more(aged) -> None:
     collect(aged)
-    says(aged, fetching=2)
+    says(aged, fetching="all/2.json")
     there = blocks(aged)
     gone = {topic for topic in collect(aged, after=25 * HOUR).messages if "/block/" in topic}
     assert len(gone) == 4

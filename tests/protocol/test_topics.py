@@ -8,7 +8,7 @@ FEDERATION = FederationId("hanse")
 TOPICS = Topics(FEDERATION)
 LUEBECK, BREMEN = EdgeId("luebeck"), EdgeId("bremen")
 BLOCK = TOPICS.block("ab" * 32)
-COMMON = [TOPICS.roster, TOPICS.round, TOPICS.tuf("root.json"), TOPICS.tuf(f"bundle/{'0' * 64}.3.json"), BLOCK]
+COMMON = [TOPICS.round, TOPICS.tuf("root.json"), TOPICS.tuf(f"canary/{'0' * 64}.3.json"), BLOCK]
 
 
 @pytest.mark.parametrize("topic", [*COMMON, TOPICS.key(LUEBECK), TOPICS.status(LUEBECK), TOPICS.inventory])
@@ -23,11 +23,11 @@ def test_every_topic_can_be_taken_apart(topic):
     [
         "",
         "hanse",
-        "hanse/2/hanse/roster",
+        "hanse/2/hanse/round",
         "hanse/1/hanse",
         "hanse/1/hanse/",
-        "hanse/1/Hanse/roster",
-        "hanse/1/hanse/roster/x",
+        "hanse/1/Hanse/round",
+        "hanse/1/hanse/round/x",
         "hanse/1/hanse/key",
         "hanse/1/hanse/key/",
         "hanse/1/hanse/key/+",
@@ -63,7 +63,7 @@ def test_an_edge_writes_its_own_status_and_nobody_elses():
     assert not may_read(LUEBECK, TOPICS.status(BREMEN), federation=FEDERATION)
 
 
-@pytest.mark.parametrize("wildcard", ["#", "hanse/1/hanse/#", "hanse/1/hanse/key/+", "+/1/hanse/roster", "$SYS/#"])
+@pytest.mark.parametrize("wildcard", ["#", "hanse/1/hanse/#", "hanse/1/hanse/key/+", "+/1/hanse/round", "$SYS/#"])
 def test_an_edge_uses_no_wildcards(wildcard):
     assert not may_read(LUEBECK, wildcard, federation=FEDERATION)
 
@@ -77,8 +77,8 @@ def test_the_center_rules_its_own_federation_only():
     assert may_read(CENTER, TOPICS.statuses(), federation=FEDERATION)
     assert may_write(CENTER, BLOCK, federation=FEDERATION)
     assert not may_read(CENTER, other.statuses(), federation=FEDERATION)
-    assert not may_write(CENTER, other.roster, federation=FEDERATION)
-    assert not may_read(LUEBECK, other.roster, federation=FEDERATION)
+    assert not may_write(CENTER, other.round, federation=FEDERATION)
+    assert not may_read(LUEBECK, other.round, federation=FEDERATION)
 
 
 def test_every_subject_has_a_topic():
