@@ -81,7 +81,7 @@ class Releases:
 
         Args:
             keys: what was sealed to this edge; may grow meanwhile.
-            root: the first TUF root, from the enrolment token.
+            root: the TUF root, from the enrolment token.
             folder: for metadata (``tuf/``) and downloads (``blocks/``).
         """
         self._connection = connection

@@ -38,7 +38,7 @@ class Trust:
     Attributes:
         center_key: signs wakes and content keys.
         sealing_key: opens this edge's content key.
-        root: the first TUF root.
+        root: the TUF root.
     """
 
     center_key: Ed25519PublicKey

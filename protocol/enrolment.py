@@ -1,7 +1,7 @@
 """How a site is admitted: token, request, answer (SPEC 2.4).
 
 The token goes from operator to operator outside the network and pins everything the edge must trust: the certificate
-authority, the offline roster key, the center's key and the first TUF root. The network is trusted with nothing.
+authority, the offline roster key, the center's key and the newest TUF root. The network is trusted with nothing.
 """
 
 import base64
@@ -31,7 +31,7 @@ class Token:
         authority: DER certificate of the federation's certificate authority.
         roster_key: 32 bytes, Ed25519, kept offline: signs rosters.
         center_key: 32 bytes, Ed25519: signs announcements and content keys.
-        root_sha256: 32 bytes, of the first TUF root.
+        root_sha256: 32 bytes, of the TUF root that was newest when it was made.
         secret: 32 random bytes; the center keeps only their digest.
     """
 
@@ -150,7 +150,7 @@ class EnrolmentAnswer:
 
     Attributes:
         certificate: PEM client certificate for the broker, its common name the site's.
-        root: the first TUF root, whose digest the token pins.
+        root: the TUF root, whose digest the token pins.
     """
 
     certificate: str
