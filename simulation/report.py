@@ -138,8 +138,14 @@ def _story(steps: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _facts(facts: Mapping[str, Any]) -> str:
-    """Facts in one line; numbers short."""
+    """Facts in one line; numbers short, and of parts of a whole only how good the new one is beside the old one."""
     told = {name: f"{value:.4g}" if isinstance(value, float) else str(value) for name, value in facts.items()}
+    segments = facts.get("segments", {})
+    told |= {
+        name: f"NDCG@10 {part['ndcg']:.4f} against {part['base_ndcg']:.4f} on {part['events']:.0f} events"
+        for name, part in segments.items()
+    }
+    told.pop("segments", None)
     return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in told.items() if value)
 
 

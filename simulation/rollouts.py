@@ -8,6 +8,9 @@ from typing import Any
 from protocol.errors import FederationError
 from simulation.federation import Federation, Site, served_by
 
+Rollout = dict[str, Any]
+"""As `hanse-center rollout status --json` tells it."""
+
 _LOOK_SECONDS = 0.2
 _ROLLOUT_SECONDS = 900.0
 _SWAP_SECONDS = 120.0
@@ -20,12 +23,16 @@ def promote(federation: Federation, sites: Sequence[Site], *, say: Callable[[str
         FederationError: it was not promoted; says why.
     """
     release: dict[str, Any] = json.loads(federation.command("hanse-center", "release", "--json"))
-    rollout = _follow(federation, release["version"], say=say)
-    if rollout["state"] != "finished":
+    rollout = _follow(federation, release["version"], say=say, until=_offered_to_all)
+    if rollout["state"] not in {"running", "finished"}:
         raise FederationError(f"release {release['version']} is {rollout['state']}: {rollout['why']}")
     served_by(sites, {site.name: release["version"] for site in sites}, seconds=_SWAP_SECONDS)
     last = [step["at_ms"] for step in rollout["steps"] if step["kind"] == "stage signed"][-1]
-    return {**release, "last_stage_seconds": round(time.time() - last / 1000, 3), "rollout": _story(rollout)}
+    seconds = round(time.time() - last / 1000, 3)
+    rollout = _follow(federation, release["version"], say=say)
+    if rollout["state"] != "finished":
+        raise FederationError(f"release {release['version']} is {rollout['state']}: {rollout['why']}")
+    return {**release, "last_stage_seconds": seconds, "rollout": _story(rollout)}
 
 
 def drill(
@@ -60,14 +67,24 @@ def drill(
     }
 
 
-def _follow(federation: Federation, version: int, *, say: Callable[[str], None]) -> dict[str, Any]:
+def _is_over(rollout: Rollout) -> bool:
+    ended = rollout["state"] in {"finished", "refused", "aborted", "paused"}
+    return ended or (rollout["state"] == "reverted" and rollout["published"])
+
+
+def _offered_to_all(rollout: Rollout) -> bool:
+    at_last_stage = rollout["stage"] == len(rollout["stages"]) - 1
+    return _is_over(rollout) or (at_last_stage and rollout["published"])
+
+
+def _follow(
+    federation: Federation, version: int, *, say: Callable[[str], None], until: Callable[[Rollout], bool] = _is_over
+) -> Rollout:
     deadline = time.monotonic() + _ROLLOUT_SECONDS
     while time.monotonic() < deadline:
         rollout = federation.rollout(version)
         say(f"release {version}: {rollout['state']}" + (f", ring {rollout['place']}" if rollout["place"] else ""))
-        if rollout["state"] in {"finished", "refused", "aborted", "paused"}:
-            return rollout
-        if rollout["state"] == "reverted" and rollout["published"]:
+        if until(rollout):
             return rollout
         for child in federation.children.values():
             child.check()
@@ -75,7 +92,7 @@ def _follow(federation: Federation, version: int, *, say: Callable[[str], None])
     raise FederationError(f"release {version} is {rollout['state']} after {_ROLLOUT_SECONDS:g} s: {rollout['why']}")
 
 
-def _story(rollout: dict[str, Any]) -> list[dict[str, Any]]:
+def _story(rollout: Rollout) -> list[dict[str, Any]]:
     """What happened, with seconds since the candidate was signed."""
     began = rollout["steps"][0]["at_ms"]
     return [
