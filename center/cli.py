@@ -93,7 +93,7 @@ def enroll(
     as_json: AsJson = False,
 ) -> None:
     """Make a one-time token for a site; hand it over outside the network."""
-    from center import inviting
+    from center.sites import inviting
 
     token = inviting.invite(directory, site, life=timedelta(hours=hours), now=datetime.now(UTC))
     _say(
@@ -114,7 +114,8 @@ def admit(
     as_json: AsJson = False,
 ) -> None:
     """Sign the roster of all sites that have joined, and tell everybody."""
-    from center import admission, membership, settings
+    from center import settings
+    from center.sites import admission, membership
 
     loaded = settings.load(directory)
     roster, policy = membership.admit(
@@ -153,8 +154,9 @@ def remove(
     as_json: AsJson = False,
 ) -> None:
     """Put a site out: sign a roster without it, end its certificates, and change the content key."""
-    from center import membership, settings
+    from center import settings
     from center.keys import load_signing_key
+    from center.sites import membership
     from protocol.identity import edge_id
 
     loaded = settings.load(directory)
@@ -183,7 +185,8 @@ def rings(
     as_json: AsJson = False,
 ) -> None:
     """Show which sites take a release first, or sign who they are; a ring that is not named stays as it is."""
-    from center import membership, settings
+    from center import settings
+    from center.sites import membership
     from protocol.identity import edge_id
 
     loaded = settings.load(directory)
@@ -211,8 +214,9 @@ def collect(
     as_json: AsJson = False,
 ) -> None:
     """Take off broker and disk what nobody needs any more; `serve` does it every hour."""
-    from center import collecting, road, settings
+    from center import settings
     from center.keys import CenterKeys
+    from center.mqtt import collecting, road
 
     loaded, keys, now = settings.load(directory), CenterKeys.load(directory), datetime.now(UTC)
     with road.connected(directory, loaded, keys) as voice:
@@ -234,7 +238,8 @@ def catalogue(
     as_json: AsJson = False,
 ) -> None:
     """Sign and publish the shared catalogue."""
-    from center import releasing, settings
+    from center import settings
+    from center.releases import releasing
 
     with _busy("building, signing and publishing the catalogue", quiet=as_json):
         done = releasing.publish_catalogue(file, directory=directory, settings=settings.load(directory))
@@ -247,8 +252,10 @@ def broker(
     embedded: Annotated[bool, typer.Option(help="Use the embedded broker even where Mosquitto is installed.")] = False,
 ) -> None:
     """Run this federation's MQTT broker in the foreground: Mosquitto where it is installed, else the embedded one."""
-    from center import road, settings, upkeep
-    from center.broker import Broker, Kind, mosquitto_path
+    from center import settings
+    from center.mqtt import road
+    from center.mqtt.broker import Broker, Kind, mosquitto_path
+    from center.sites import upkeep
 
     loaded = settings.load(directory)
     plan = road.broker_plan(directory, loaded)
@@ -275,7 +282,9 @@ def broker_config(
     as_json: AsJson = False,
 ) -> None:
     """Write the configuration, rules and papers of a Mosquitto that you run yourself; serve keeps them up to date."""
-    from center import broker_export, settings, upkeep
+    from center import settings
+    from center.mqtt import broker_export
+    from center.sites import upkeep
 
     loaded, now = settings.load(directory), datetime.now(UTC)
     plan = broker_export.export(directory, loaded, folder, placed=at, plugin=plugin, now=now)
@@ -338,7 +347,8 @@ def release(
     as_json: AsJson = False,
 ) -> None:
     """Export, quantize and check the weights of a campaign, and sign them as a candidate; `serve` takes it further."""
-    from center import releasing, settings
+    from center import settings
+    from center.releases import releasing
 
     with _busy("exporting, checking, signing and publishing", quiet=as_json) as say:
         loaded = settings.load(directory)
@@ -370,7 +380,9 @@ def status(directory: Directory = _HERE, as_json: AsJson = False) -> None:
 @app.command()
 def renew(directory: Directory = _HERE, as_json: AsJson = False) -> None:
     """Issue new certificates for gateway, SuperLink, broker and the center itself; what runs takes them up."""
-    from center import broker_export, renewing, settings, upkeep
+    from center import settings
+    from center.mqtt import broker_export
+    from center.sites import renewing, upkeep
 
     loaded, now = settings.load(directory), datetime.now(UTC)
     renewing.renew(directory, loaded, now=now)
@@ -384,7 +396,7 @@ def renew(directory: Directory = _HERE, as_json: AsJson = False) -> None:
 def nginx(directory: Directory = _HERE) -> None:
     """Print an nginx configuration that does what the built-in gateway does, without enrolment."""
     from center import settings
-    from center.gateway import nginx_configuration
+    from center.sites.gateway import nginx_configuration
 
     loaded = settings.load(directory)
     print(

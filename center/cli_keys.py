@@ -10,7 +10,7 @@ import typer
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-    from center.rotation import Changed
+    from center.signing.rotation import Changed
 
 app = typer.Typer(no_args_is_help=True, help="Keys that releases are signed with: look, rotate, renew, revoke.")
 approver = typer.Typer(no_args_is_help=True, help="People who approve what leaves the canary ring.")
@@ -39,7 +39,7 @@ def status(directory: Directory = _HERE, offline: Offline = None, as_json: AsJso
     from rich.console import Console
     from rich.table import Table
 
-    from center import key_status
+    from center.signing import key_status
 
     rows = key_status.look(directory, offline=_media(directory, offline, optional=True))
     if as_json:
@@ -84,7 +84,9 @@ def rotate(
     as_json: AsJson = False,
 ) -> None:
     """Replace the keys of roles, all at once; from then on the old keys sign nothing, or open nothing new."""
-    from center import membership, rotation, settings
+    from center import settings
+    from center.signing import rotation
+    from center.sites import membership
 
     signing = [role for role in roles if role != _CONTENT]
     said: dict[str, Any] = {}
@@ -108,7 +110,7 @@ def renew(
     as_json: AsJson = False,
 ) -> None:
     """Sign root and top-level targets for another year, under the same keys."""
-    from center import rotation
+    from center.signing import rotation
 
     changed = rotation.renew(
         directory, offline=_media(directory, offline), approvals=_keys(approve_with), now=datetime.now(UTC)
@@ -147,7 +149,8 @@ def add(
     as_json: AsJson = False,
 ) -> None:
     """Let a person approve; what is out already wants as many signatures as what will come."""
-    from center import keys, rotation
+    from center import keys
+    from center.signing import rotation
 
     changed = rotation.add_approver(
         directory,
@@ -170,7 +173,7 @@ def remove(
     as_json: AsJson = False,
 ) -> None:
     """Let a key approve nothing any more; when the last one goes, nothing wants approval."""
-    from center import rotation
+    from center.signing import rotation
 
     changed = rotation.remove_approver(
         directory,
@@ -200,9 +203,10 @@ def _keys(files: list[Path] | None) -> "list[Ed25519PrivateKey]":
 
 def _publish(directory: Path, *, renew: bool) -> None:
     """Put what is in force on the broker."""
-    from center import road, settings
+    from center import settings
     from center.founding import signing
     from center.keys import CenterKeys
+    from center.mqtt import road
     from protocol.errors import UnavailableError
 
     loaded = settings.load(directory)

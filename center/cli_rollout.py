@@ -13,9 +13,9 @@ import typer
 from protocol.errors import BadInputError, FederationError
 
 if TYPE_CHECKING:
-    from center.orders import Orders
-    from center.publishing import Publisher
-    from center.rollout import Rollout
+    from center.mqtt.publishing import Publisher
+    from center.releases.orders import Orders
+    from center.releases.rollout import Rollout
 
 app = typer.Typer(no_args_is_help=True, help="A release's way through the rings: look, pause, resume, abort, approve.")
 
@@ -39,7 +39,7 @@ def status(
     """Where the newest release stands, stage by stage."""
     from rich.console import Console
 
-    from center.rollout_view import describe, show
+    from center.releases.rollout_view import describe, show
 
     with _orders(directory) as orders:
         found = orders.rollouts.every()
@@ -107,7 +107,7 @@ def trace(
     from rich.console import Console
 
     from center import tracing
-    from center.rollout_view import show_trace
+    from center.releases.rollout_view import show_trace
 
     with _orders(directory) as orders:
         found = tracing.trace(what, registry=orders.registry)
@@ -151,7 +151,7 @@ def wait_for_end(directory: Path, version: int, *, say: Callable[[str], None]) -
         BadInputError: no center serves here that would move it.
         FederationError: it was refused, reverted, aborted or paused; says why.
     """
-    from center.rollout import State
+    from center.releases.rollout import State
     from center.service_lock import served
 
     with _orders(directory) as orders:
@@ -174,8 +174,8 @@ def wait_for_end(directory: Path, version: int, *, say: Callable[[str], None]) -
 @contextmanager
 def _orders(directory: Path) -> "Iterator[Orders]":
     from center import settings
-    from center.orders import Orders
     from center.registry import Registry
+    from center.releases.orders import Orders
 
     loaded = settings.load(directory)
     with closing(Registry(directory / "registry.db")) as registry:
@@ -187,8 +187,8 @@ def _voice(orders: "Orders") -> "Iterator[Callable[[], Publisher]]":
     """Connects when it is first asked for: an order that is refused needs no broker."""
     from contextlib import ExitStack
 
-    from center import road
     from center.keys import CenterKeys
+    from center.mqtt import road
 
     with ExitStack() as parts:
         yield lambda: parts.enter_context(
@@ -197,7 +197,7 @@ def _voice(orders: "Orders") -> "Iterator[Callable[[], Publisher]]":
 
 
 def _tell(rollout: "Rollout", *, as_json: bool) -> None:
-    from center.rollout_view import describe
+    from center.releases.rollout_view import describe
 
     if as_json:
         print(json.dumps(describe(rollout)))

@@ -13,10 +13,11 @@ from pathlib import Path
 import httpx
 from cryptography import x509
 
-from center import content_keys, key_status
 from center.keys import OFFLINE, CenterKeys
+from center.mqtt import content_keys
 from center.registry import Registry
 from center.settings import CenterSettings
+from center.signing import key_status
 from protocol.diagnosis import Finding
 from protocol.errors import FederationError
 

@@ -11,11 +11,13 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from center import authority, content_keys, durable
-from center.key_files import online_keys
+from center import durable
 from center.keys import OFFLINE, load_tls_key, new_signing_key, new_tls_key
-from center.repository import OnlineKeys, Repository
+from center.mqtt import content_keys
 from center.settings import FILE_NAME
+from center.signing.key_files import online_keys
+from center.signing.repository import OnlineKeys, Repository
+from center.sites import authority
 from protocol.errors import BadInputError
 from protocol.identity import FederationId
 from protocol.topics import CENTER

@@ -9,7 +9,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
 
-from center import authority, content_keys, durable
+from center import durable
+from center.mqtt import content_keys
+from center.sites import authority
 from protocol.errors import BadInputError
 from protocol.sealing import ContentKey
 

@@ -11,11 +11,12 @@ import httpx
 from rich.console import Console
 from rich.table import Table
 
-from center import admission, rings, rollout_view
 from center.keys import CenterKeys
 from center.registry import Registry
-from center.rollouts import Rollouts
+from center.releases import rollout_view
+from center.releases.rollouts import Rollouts
 from center.settings import CenterSettings
+from center.sites import admission, rings
 from protocol.errors import BadInputError
 from protocol.identity import federation_id
 

@@ -12,24 +12,27 @@ from typing import Any
 
 import structlog
 
-from center import admission, collecting, learning, membership, rings, road, service_lock
-from center.campaign import Folder, Surroundings, run_campaign
-from center.certificates import Certificates
-from center.enrolment import Reception
-from center.federation import Federation, StoppedError
-from center.figures import Figures
-from center.flower_app import FlowerCenter
+from center import service_lock
 from center.founding import open_repository, signing
-from center.gateway import Gateway
-from center.issuing import Issuer, Renewals
 from center.keys import CenterKeys
-from center.orders import Orders
-from center.publishing import Publisher
+from center.mqtt import collecting, road
+from center.mqtt.publishing import Publisher
 from center.registry import CampaignRow, Registry
-from center.rolling import Around, Rolling
+from center.releases.orders import Orders
+from center.releases.rolling import Around, Rolling
+from center.rounds import learning
+from center.rounds.campaign import Folder, Surroundings, run_campaign
+from center.rounds.federation import Federation, StoppedError
+from center.rounds.figures import Figures
+from center.rounds.flower_app import FlowerCenter
+from center.rounds.superlink import SuperLink
 from center.settings import CenterSettings
-from center.superlink import SuperLink
-from center.upkeep import Upkeep
+from center.sites import admission, membership, rings
+from center.sites.certificates import Certificates
+from center.sites.enrolment import Reception
+from center.sites.gateway import Gateway
+from center.sites.issuing import Issuer, Renewals
+from center.sites.upkeep import Upkeep
 from protocol.errors import BadInputError, FederationError, UnavailableError
 from protocol.identity import EdgeId, Roster, federation_id
 from protocol.release import Ring

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from center.registry import Registry, RoundRow
-from center.rollouts import Rollouts
+from center.releases.rollouts import Rollouts
 from protocol import rec_id
 from protocol.errors import BadInputError
 from protocol.release import Kind

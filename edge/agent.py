@@ -22,24 +22,24 @@ import uvicorn
 
 from edge import tuning
 from edge.children import Child
-from edge.connection import BrokerAccess
 from edge.diary import Diary
 from edge.keys import Keys, load_public
 from edge.membership import Membership
-from edge.rehearsal import Rehearsal
-from edge.renewal import PAIR, Renewal
-from edge.ring import Rings
+from edge.releases.connection import BrokerAccess
+from edge.releases.rehearsal import Rehearsal
+from edge.releases.renewal import PAIR, Renewal
+from edge.releases.ring import Rings
+from edge.releases.stage import Stage
+from edge.releases.sync import Hearing, Sync, Trust
+from edge.releases.trial_record import Outcome, TrialRecord
+from edge.releases.trying import Trying
+from edge.releases.updating import Papers, Updater
 from edge.serving.api import build_app
 from edge.serving.door import ApiKeys
 from edge.serving.release import Loaded
 from edge.serving.service import Service
 from edge.settings import EdgeSettings
-from edge.stage import Stage
 from edge.store import Store
-from edge.sync import Hearing, Sync, Trust
-from edge.trial_record import Outcome, TrialRecord
-from edge.trying import Trying
-from edge.updating import Papers, Updater
 from protocol.errors import BadInputError, FederationError
 from protocol.identity import edge_id, federation_id
 

@@ -101,7 +101,8 @@ def serve(directory: Directory = _HERE) -> None:
 @app.command(hidden=True)
 def learn(directory: Directory = _HERE) -> None:
     """Answer rounds until there are none for a while. Started by serve, at low priority."""
-    from edge import learner, settings
+    from edge import settings
+    from edge.rounds import learner
 
     learner.learn(directory, settings.load(directory))
 
@@ -119,7 +120,8 @@ def fit(directory: Directory = _HERE) -> None:
 @app.command(hidden=True)
 def rehearse(which: Annotated[str, typer.Argument(help="trial or candidate")], directory: Directory = _HERE) -> None:
     """Load what is on trial, or the candidate, for the first time. Started by serve, at low priority."""
-    from edge import rehearsal, settings
+    from edge import settings
+    from edge.releases import rehearsal
 
     rehearsal.rehearse(directory, settings.load(directory), which)
 
@@ -189,7 +191,7 @@ def status(directory: Directory = _HERE, as_json: AsJson = False) -> None:
 def privacy(directory: Directory = _HERE, as_json: AsJson = False) -> None:
     """What the users of this site have spent in rounds under differential privacy, and what they may spend."""
     from edge import settings
-    from edge.spending import Spending
+    from edge.rounds.spending import Spending
 
     loaded = settings.load(directory)
     with closing(
@@ -211,7 +213,8 @@ def privacy(directory: Directory = _HERE, as_json: AsJson = False) -> None:
 @app.command()
 def renew(directory: Directory = _HERE, as_json: AsJson = False) -> None:
     """Get this site's next client certificate now; serve does it by itself in time."""
-    from edge import renewal, settings
+    from edge import settings
+    from edge.releases import renewal
 
     until = renewal.renew(directory, settings.load(directory)).not_valid_after_utc
     _say({"until": until.isoformat()}, as_json=as_json, text=f"The new client certificate lasts until {until:%Y-%m-%d}")

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import httpx
 
-from edge import audit, renewal
+from edge import audit
 from edge.keys import Keys
+from edge.releases import renewal
 from edge.settings import EdgeSettings
 from edge.store import Store
 from protocol.audit import check_chain
@@ -77,7 +78,7 @@ def _gateway(directory: Path, settings: EdgeSettings, now: datetime) -> Finding:
         return Finding(
             check=name,
             problem=f"{settings.center.gateway}: {error}",
-            fix="serving goes on without the center; check the line, or center.gateway in edge.toml",
+            fix="serving goes on without the center; check the line, or center.sites.gateway in edge.toml",
         )
     if not response.is_success:
         return Finding(

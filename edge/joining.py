@@ -9,8 +9,9 @@ import httpx
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from edge import durable, renewal, settings
+from edge import durable, settings
 from edge.keys import Keys
+from edge.releases import renewal
 from edge.settings import PolicySettings
 from protocol import cohort
 from protocol.enrolment import EnrolmentAnswer, EnrolmentRequest, Token

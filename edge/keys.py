@@ -23,7 +23,7 @@ from protocol.sealing import SealingKey
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Keys:
-    """The private keys of one edge; that of its client certificate comes and goes (`edge.renewal`).
+    """The private keys of one edge; that of its client certificate comes and goes (`edge.releases.renewal`).
 
     Attributes:
         identity: Ed25519, signs what the edge says.

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import structlog
 
-from edge.catalogue import Catalogue
-from edge.installed import Installed
-from edge.installer import Installer
+from edge.releases.catalogue import Catalogue
+from edge.releases.installed import Installed
+from edge.releases.installer import Installer
 from edge.serving.fitting import fit_fusion
 from edge.serving.fusion import FusionWeights
 from edge.serving.release import Release

@@ -5,7 +5,7 @@
 
 Each arrow is taken at most once in a round; asked again the same thing, an edge says the same thing. The caller writes
 each new value to its disk before what it says leaves. What this site refuses beyond the protocol stands in
-`edge.policy`.
+`edge.rounds.policy`.
 """
 
 from collections.abc import Mapping

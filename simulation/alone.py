@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from edge.training import Lesson, item_counts, train
+from edge.rounds.training import Lesson, item_counts, train
 from protocol.models import weights as model_weights
 from protocol.models.weights import SequenceConfig
 from simulation import datasets

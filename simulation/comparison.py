@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from center.campaign import Folder
+from center.rounds.campaign import Folder
 from center.settings import ModelSettings
 from protocol.errors import UnavailableError
 from protocol.models import weights as model_weights

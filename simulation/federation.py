@@ -12,10 +12,11 @@ from typing import Any
 
 import httpx
 
-from center import overview, rollout_view
+from center import overview
 from center import settings as center_settings
 from center.registry import Registry
-from center.rollouts import Rollouts
+from center.releases import rollout_view
+from center.releases.rollouts import Rollouts
 from protocol.errors import BadInputError, UnavailableError
 from simulation.processes import Child, free_ports, program, run, wait_until
 

@@ -7,8 +7,8 @@ from tempfile import TemporaryDirectory
 import numpy as np
 from numpy.typing import NDArray
 
-from center.export import FEWEST_CANDIDATES, SUBMODEL, export
-from edge.catalogue import Catalogue
+from center.releases.export import FEWEST_CANDIDATES, SUBMODEL, export
+from edge.releases.catalogue import Catalogue
 from edge.serving.fitting import fit_fusion
 from edge.serving.release import Loaded, Release
 from edge.serving.service import Query, Service

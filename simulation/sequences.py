@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from edge.training import Scorer, Sequences
+from edge.rounds.training import Scorer, Sequences
 from protocol.models import content
 from protocol.models.weights import Weights
 from simulation.datasets import Dataset, SiteData

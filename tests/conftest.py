@@ -14,19 +14,19 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from center import authority
-from center.broker import Broker, mosquitto_path
-from center.broker_config import BrokerPlan, find_plugin, write_rules
-from center.connection import BrokerAccess as CenterAccess
-from center.connection import Connection as CenterConnection
-from center.content_keys import ContentKeys
-from center.limits import UNLIMITED
-from center.publishing import Publisher
-from center.release_blocks import manifest_of
-from center.repository import OnlineKeys, Repository
-from edge.connection import BrokerAccess, Pace
-from edge.installer import Installer
-from edge.sync import Hearing, Sync, Trust
+from center.mqtt.broker import Broker, mosquitto_path
+from center.mqtt.broker_config import BrokerPlan, find_plugin, write_rules
+from center.mqtt.connection import BrokerAccess as CenterAccess
+from center.mqtt.connection import Connection as CenterConnection
+from center.mqtt.content_keys import ContentKeys
+from center.mqtt.limits import UNLIMITED
+from center.mqtt.publishing import Publisher
+from center.mqtt.release_blocks import manifest_of
+from center.signing.repository import OnlineKeys, Repository
+from center.sites import authority
+from edge.releases.connection import BrokerAccess, Pace
+from edge.releases.installer import Installer
+from edge.releases.sync import Hearing, Sync, Trust
 from protocol import release
 from protocol.bundle import CARD, FileDigest
 from protocol.card import CATALOGUE_FILE, BundleCard, CatalogueCard

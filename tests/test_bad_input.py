@@ -13,16 +13,17 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 import edge.cli
 import simulation.cli
-from center import admission, authority, founding, inviting
 from center import cli as center_cli
+from center import founding
 from center import settings as center_settings
-from center.certificates import Certificates
-from center.enrolment import Reception
 from center.founding import Addresses
-from center.gateway import Gateway
-from center.issuing import Issuer, Renewals
 from center.keys import CenterKeys
 from center.registry import Registry
+from center.sites import admission, authority, inviting
+from center.sites.certificates import Certificates
+from center.sites.enrolment import Reception
+from center.sites.gateway import Gateway
+from center.sites.issuing import Issuer, Renewals
 from edge.keys import Keys
 from edge.store import Store
 from protocol.enrolment import Token

@@ -16,7 +16,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from edge.catalogue import Catalogue
+from edge.releases.catalogue import Catalogue
 from edge.serving.fusion import TOP, VOICES, FusionWeights, Market, lay_out
 from edge.serving.ranker import ModelFailedError, Ranked, Ranker, best
 from edge.serving.shelf import POPULAR, Shelf

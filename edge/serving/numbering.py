@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge.breaths import in_breaths
-from edge.catalogue import Catalogue
+from edge.releases.catalogue import Catalogue
 from edge.store import Store
 
 

@@ -7,7 +7,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from edge.catalogue import Catalogue
+from edge.releases.catalogue import Catalogue
 from edge.serving.fusion import FusionWeights, Market
 from edge.serving.ranker import SUBMODEL, Ranker, table
 from edge.serving.shelf import Shelf

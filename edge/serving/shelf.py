@@ -10,7 +10,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from edge.catalogue import Catalogue
+from edge.releases.catalogue import Catalogue
 from edge.serving.numbering import Numbering
 from edge.serving.ranker import best
 from edge.store import Past, Store

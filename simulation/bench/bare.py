@@ -11,7 +11,7 @@ from typing import Any, Self
 import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion
 
-from center.connection import BrokerAccess
+from center.mqtt.connection import BrokerAccess
 from protocol.errors import UnavailableError
 from protocol.topics import Topics
 

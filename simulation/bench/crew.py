@@ -15,13 +15,13 @@ from typing import Self
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from center import authority
-from center.exchange import Exchange
-from center.flower_app import FlowerCenter
-from center.gateway import Gateway
+from center.rounds.exchange import Exchange
+from center.rounds.flower_app import FlowerCenter
+from center.rounds.superlink import HOST, SuperLink
+from center.rounds.transport import GridTransport
 from center.settings import RoundSettings
-from center.superlink import HOST, SuperLink
-from center.transport import GridTransport
+from center.sites import authority
+from center.sites.gateway import Gateway
 from edge.keys import Keys
 from protocol.errors import UnavailableError
 from protocol.identity import EdgeId, Roster

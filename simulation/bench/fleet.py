@@ -16,12 +16,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
 
-from center import road, staging
 from center import settings as center_settings
-from center.broker import Broker
-from center.connection import BrokerAccess
 from center.keys import CenterKeys
-from center.publishing import Publisher
+from center.mqtt import road
+from center.mqtt.broker import Broker
+from center.mqtt.connection import BrokerAccess
+from center.mqtt.publishing import Publisher
+from center.releases import staging
 from center.settings import CenterSettings
 from protocol.bundle import Manifest
 from protocol.errors import UnavailableError

@@ -19,11 +19,11 @@ from typing import Any
 import paho.mqtt.client as mqtt
 
 from edge import settings
-from edge.connection import BrokerAccess
-from edge.fetching import Offered
 from edge.keys import Keys, load_public
-from edge.renewal import PAIR
-from edge.sync import Hearing, Sync, Trust
+from edge.releases.connection import BrokerAccess
+from edge.releases.fetching import Offered
+from edge.releases.renewal import PAIR
+from edge.releases.sync import Hearing, Sync, Trust
 from protocol.errors import FederationError, UnavailableError
 from protocol.identity import EdgeId, edge_id, federation_id
 from protocol.release import Ring, offered_to

@@ -16,13 +16,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from edge.flower_node import FlowerNode, build_client_app
 from edge.keys import Keys, load_public
-from edge.ledger import Ledger
-from edge.participation import Participation
-from edge.ratchet import Ratchet
+from edge.rounds.flower_node import FlowerNode, build_client_app
+from edge.rounds.ledger import Ledger
+from edge.rounds.participation import Participation
+from edge.rounds.ratchet import Ratchet
+from edge.rounds.spending import Spending
 from edge.settings import PolicySettings, PrivacySettings
-from edge.spending import Spending
 from protocol import lessons
 from protocol.announcement import Announcement, Purpose
 from protocol.fixed_point import Layout

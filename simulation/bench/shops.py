@@ -11,14 +11,15 @@ from typing import Self
 
 import numpy as np
 
-from center import averaging, durable
+from center import durable
 from center import settings as center_settings
-from center.campaign import Folder
-from center.export import SUBMODEL
-from center.learning import School
 from center.registry import Registry
-from center.rollout import State
-from center.rollouts import Rollouts, moving
+from center.releases.export import SUBMODEL
+from center.releases.rollout import State
+from center.releases.rollouts import Rollouts, moving
+from center.rounds import averaging
+from center.rounds.campaign import Folder
+from center.rounds.learning import School
 from simulation.federation import Federation, Site
 from simulation.processes import wait_until
 

@@ -2,7 +2,7 @@
 
 Both sides: the same nodes, each a process with TLS and node authentication behind the gateway; the same weights down
 and as many numbers up; the same two nodes killed once they hold the message; the same rule for when the center stops
-waiting, since `center.rounds.Drive` drives both. The secure side is the production code with its books on disk.
+waiting, since `center.rounds.drive.Drive` drives both. The secure side is the production code with its books on disk.
 """
 
 import shutil
@@ -19,10 +19,10 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from center.epochs import Epochs
-from center.in_flight import Announced, Question
 from center.registry import Registry
-from center.rounds import Called, Drive, Outcome
+from center.rounds.drive import Called, Drive, Outcome
+from center.rounds.epochs import Epochs
+from center.rounds.in_flight import Announced, Question
 from center.settings import RoundSettings
 from protocol import lessons
 from protocol.announcement import Announcement, Purpose

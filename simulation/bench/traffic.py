@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from edge.renewal import PAIR
+from edge.releases.renewal import PAIR
 from simulation.bench.fleet import Fleet, Follower, Turn
 from simulation.bench.growth import Advance
 from simulation.bench.random_release import RandomRelease

@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from center.averaging import ServerOptimizer, ServerState, apply_round
+from center.rounds.averaging import ServerOptimizer, ServerState, apply_round
 from center.settings import ModelSettings, RoundSettings
-from edge.training import Lesson, LocalUpdate, Sequences, item_counts, train
+from edge.rounds.training import Lesson, LocalUpdate, Sequences, item_counts, train
 from protocol import lessons, packing
 from protocol.fixed_point import decode, encode
 from protocol.models import weights as model_weights

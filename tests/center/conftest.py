@@ -25,20 +25,22 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
-from center import founding, membership, road, upkeep
-from center.broker import Broker
-from center.connection import Connection
-from center.flower_app import FlowerCenter
-from center.gateway import Gateway
+from center import founding
 from center.keys import CenterKeys
-from center.ledger import Ledger
+from center.mqtt import road
+from center.mqtt.broker import Broker
+from center.mqtt.connection import Connection
+from center.mqtt.ledger import Ledger
 from center.registry import Registry
+from center.rounds.flower_app import FlowerCenter
+from center.rounds.superlink import SuperLink
+from center.rounds.transport import GridTransport
 from center.settings import CenterSettings
 from center.settings import load as load_settings
-from center.superlink import SuperLink
-from center.transport import GridTransport
-from edge.flower_node import Answer, FlowerNode, build_client_app
+from center.sites import membership, upkeep
+from center.sites.gateway import Gateway
 from edge.keys import Keys
+from edge.rounds.flower_node import Answer, FlowerNode, build_client_app
 from protocol.blocks import BlockCipher
 from protocol.bundle import Manifest
 from protocol.errors import DamagedBlockError
@@ -399,10 +401,13 @@ import os, signal, sys, time
 from datetime import UTC, datetime
 from pathlib import Path
 
-from center import collecting, durable, membership, release_folders, road, settings
-from center.connection import Connection
+from center import durable, settings
+from center.mqtt import collecting, road
+from center.releases import release_folders
+from center.sites import membership
+from center.mqtt.connection import Connection
 from center.keys import CenterKeys
-from center.ledger import Ledger
+from center.mqtt.ledger import Ledger
 
 folder, left = Path(sys.argv[1]), int(sys.argv[2])
 loaded, now = settings.load(folder), datetime.now(UTC)

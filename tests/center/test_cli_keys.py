@@ -7,11 +7,13 @@ from datetime import UTC, datetime
 
 import pytest
 
-from center import cli, road, settings, upkeep
-from center.broker import Broker
-from center.connection import Connection
-from center.key_files import offline_files
+from center import cli, settings
+from center.mqtt import road
+from center.mqtt.broker import Broker
+from center.mqtt.connection import Connection
 from center.registry import Registry
+from center.signing.key_files import offline_files
+from center.sites import upkeep
 from protocol.topics import Topics
 
 

@@ -6,14 +6,14 @@ from contextlib import closing
 import pytest
 import structlog
 
-from center import membership
 from center.cli import main
-from center.health import Health
 from center.registry import Registry
-from center.rollout import Rollout
-from center.rollouts import Rollouts
+from center.releases.health import Health
+from center.releases.rollout import Rollout
+from center.releases.rollouts import Rollouts
+from center.releases.stages import plan
 from center.settings import RolloutSettings
-from center.stages import plan
+from center.sites import membership
 from protocol.identity import EdgeId
 from protocol.release import Ring
 

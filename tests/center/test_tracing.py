@@ -8,10 +8,10 @@ import structlog
 
 from center.cli import main
 from center.registry import Registry
-from center.rollout import Rollout
-from center.rollouts import Rollouts
+from center.releases.rollout import Rollout
+from center.releases.rollouts import Rollouts
+from center.releases.stages import plan
 from center.settings import RolloutSettings
-from center.stages import plan
 from center.tracing import trace
 from protocol import rec_id
 from protocol.errors import BadInputError

@@ -17,9 +17,9 @@ import pytest
 from paho.mqtt.enums import CallbackAPIVersion
 from scipy import stats
 
-from center import road
 from center import settings as center_settings
 from center.keys import CenterKeys
+from center.mqtt import road
 from protocol import lessons, packing
 from protocol.errors import FederationError
 from protocol.messages import MaskedUpdate

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from center.broker import mosquitto_path
+from center.mqtt.broker import mosquitto_path
 from protocol.blocks import BLOCK_BYTES
 from protocol.identity import FederationId
 from simulation.bench import sync, tables

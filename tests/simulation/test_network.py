@@ -7,10 +7,10 @@ from flwr.app import Context, RecordDict
 from flwr.supercore.task_identity import TaskIdentity
 from structlog.testing import capture_logs
 
-from center.flower_app import app as server
-from center.transport import GridTransport
-from edge.flower_node import app as client
-from edge.flower_node import build_client_app
+from center.rounds.flower_app import app as server
+from center.rounds.transport import GridTransport
+from edge.rounds.flower_node import app as client
+from edge.rounds.flower_node import build_client_app
 from protocol.errors import BadInputError
 from protocol.identity import EdgeId
 from protocol.transport import Reply, Request

@@ -12,7 +12,7 @@ from functools import partial
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from center.metadata import public_half, signers
+from center.signing.metadata import public_half, signers
 from protocol.blocks import BLOCK_BYTES
 from protocol.release import Kind, Place
 from protocol.sealing import encrypt

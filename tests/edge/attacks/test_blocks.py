@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from center.release_blocks import manifest_of
+from center.mqtt.release_blocks import manifest_of
 from protocol.blocks import BLOCK_BYTES, MAX_PAYLOAD_BYTES, BlockCipher
 from protocol.bundle import Entry, FileDigest, Manifest
 from protocol.errors import BadSignatureError, DamagedBlockError, UnavailableError, UntrustedReleaseError

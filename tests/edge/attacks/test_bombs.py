@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from center.release_blocks import manifest_of
-from edge.catalogue import Catalogue
+from center.mqtt.release_blocks import manifest_of
+from edge.releases.catalogue import Catalogue
 from protocol import blocks, canonical
 from protocol.blocks import BlockCipher
 from protocol.bundle import CARD, MAX_FILE_BYTES, MAX_MANIFEST_BYTES, FileDigest

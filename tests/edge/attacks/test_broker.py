@@ -7,7 +7,7 @@ from functools import partial
 
 import pytest
 
-from edge.retained import Pace
+from edge.releases.retained import Pace
 from protocol.errors import FederationError, UnavailableError
 from protocol.release import Kind, Place
 from simulation.lossy_broker import Faults

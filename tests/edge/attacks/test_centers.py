@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 
-from center.repository import Repository
+from center.signing.repository import Repository
 from protocol.errors import RollbackError
 from protocol.release import Place
 

@@ -5,8 +5,8 @@ from datetime import timedelta
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from center.metadata import public_half, signers
-from center.repository import OnlineKeys, Repository
+from center.signing.metadata import public_half, signers
+from center.signing.repository import OnlineKeys, Repository
 from protocol.errors import (
     BadSignatureError,
     ExpiredReleaseError,

@@ -10,8 +10,8 @@ import orjson
 import pytest
 from onnx import TensorProto, checker, helper, save
 
-from edge.catalogue import Catalogue
 from edge.events import Event, EventType, Item
+from edge.releases.catalogue import Catalogue
 from edge.serving.release import Loaded, Release
 from edge.serving.service import Service
 from edge.store import Store

@@ -254,7 +254,7 @@ def test_openapi_names_bodies_and_errors(shop):
 
 
 def test_serving_starts_without_torch_and_flwr():
-    assert imported_by("edge.serving.fitting, edge.importing, edge.catalogue, edge.serving.api") == set()
+    assert imported_by("edge.serving.fitting, edge.importing, edge.releases.catalogue, edge.serving.api") == set()
 
 
 def test_serving_an_existing_store_loads_no_data_frames(stocked):

@@ -4,11 +4,11 @@ import shutil
 
 import pytest
 
-from edge.assembly import measure
-from edge.evaluating import evaluate
-from edge.installed import Installed
-from edge.installer import Installer
-from edge.learner import _loading
+from edge.releases.assembly import measure
+from edge.releases.evaluating import evaluate
+from edge.releases.installed import Installed
+from edge.releases.installer import Installer
+from edge.rounds.learner import _loading
 from protocol.identity import FederationId
 from protocol.release import Offer, Place
 

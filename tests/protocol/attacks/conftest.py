@@ -9,11 +9,11 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from edge.keys import Keys
-from edge.ledger import Ledger
-from edge.participation import Participation
-from edge.ratchet import Ratchet
+from edge.rounds.ledger import Ledger
+from edge.rounds.participation import Participation
+from edge.rounds.ratchet import Ratchet
+from edge.rounds.spending import Spending
 from edge.settings import PolicySettings
-from edge.spending import Spending
 from protocol import binary
 from protocol.announcement import Announcement, Purpose
 from protocol.epoch import EpochCall, PairRoot

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from edge import policy
+from edge.rounds import policy
 from edge.settings import PolicySettings
 from protocol.epoch_keys import MOST_STEPS_AHEAD
 from protocol.errors import MalformedMessageError, PeerMisbehavedError, RefusedByPolicyError, UntrustedError

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from edge.ratchet import Ratchet
+from edge.rounds.ratchet import Ratchet
 from protocol import binary, round_keys
 from protocol.epoch import EpochCall, PairRoot
 from protocol.epoch_keys import EpochKeys

@@ -1,0 +1,1 @@
+"""The broker, and what the center puts on it."""

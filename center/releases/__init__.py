@@ -1,0 +1,1 @@
+"""Releases: export, gate, rings, and the way back."""

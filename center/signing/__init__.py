@@ -1,0 +1,1 @@
+"""The TUF repository, and the keys that sign it."""

@@ -1,0 +1,1 @@
+"""Who is in: enrolment, roster, rings, certificates, and the door."""

@@ -1,0 +1,1 @@
+"""Releases: fetched, verified, tried out, kept or taken back."""

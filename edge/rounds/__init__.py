@@ -1,0 +1,1 @@
+"""Rounds: what this site answers, and what it refuses."""
