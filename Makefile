@@ -25,7 +25,8 @@ check: $(VENV)/installed-test
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist loadfile -m "not journey"
+	$(BIN)/pytest -m journey
 
 format: $(VENV)/installed-test
 	$(BIN)/ruff format .

@@ -20,6 +20,7 @@ from center.mqtt.publishing import Publisher
 from center.registry import CampaignRow, Registry
 from center.releases.orders import Orders
 from center.releases.rolling import Around, Rolling
+from center.releases.rollouts import Rollouts
 from center.rounds import learning
 from center.rounds.campaign import Folder, Surroundings, run_campaign
 from center.rounds.federation import Federation, StoppedError
@@ -96,6 +97,7 @@ class _Center:
         upkeep.start()
         self._voice = road.publisher(directory, settings, self._keys)
         parts.callback(self._voice.stop)
+        self._wake = _Wake(self._voice)
         self._refresh_at = self._collect_at = 0.0
         self._collected: bytes | None = None
         self._said: dict[EdgeId, Mapping[str, Any]] = {}
@@ -148,6 +150,8 @@ class _Center:
                 self._run_campaign(row)  # first: rounds may be in flight, and questions must not cross
             else:
                 self._roll()
+                if Rollouts(self._registry).active() is None:
+                    self._wake.end(now_ms())
         for watcher in watchers:
             watcher.join(_TEND_SECONDS)
 
@@ -246,7 +250,6 @@ class _Center:
         else:
             self._registry.set_campaign(row.id, state="finished")
             _log.info("campaign finished", campaign=row.id)
-            _Wake(self._voice)(row.id, now_ms())  # the edges' learners may go to sleep
 
     @cached_property
     def _asking(self) -> Federation:
@@ -266,7 +269,7 @@ class _Center:
             center_key=self._keys.center,
             transport=transport,
             registry=self._registry,
-            wake=_Wake(self._voice),
+            wake=self._wake,
             stopped=self._stop.is_set,
             now_ms=now_ms,
         )
@@ -306,8 +309,15 @@ class _Wake:
 
     def __init__(self, voice: Publisher) -> None:
         self._voice = voice
+        self._until_ms = 0
+
+    def end(self, now_ms: int) -> None:
+        """Nothing is left to ask: the edges' learners may go to sleep."""
+        if now_ms < self._until_ms:
+            self("", now_ms)
 
     def __call__(self, campaign: str, until_ms: int) -> None:
+        self._until_ms = until_ms
         try:
             self._voice.wake({"campaign": campaign, "until_ms": until_ms})
         except FederationError as error:

@@ -78,7 +78,7 @@ def _gateway(directory: Path, settings: EdgeSettings, now: datetime) -> Finding:
         return Finding(
             check=name,
             problem=f"{settings.center.gateway}: {error}",
-            fix="serving goes on without the center; check the line, or center.sites.gateway in edge.toml",
+            fix="serving goes on without the center; check the line, or center.gateway in edge.toml",
         )
     if not response.is_success:
         return Finding(

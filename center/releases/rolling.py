@@ -33,7 +33,7 @@ Statuses = Mapping[EdgeId, Mapping[str, Any]]
 
 
 class Questions(Protocol):
-    """`center.rounds.drive.figures.Figures`, or a stand-in."""
+    """What asks them: `center.rounds.figures.Figures`."""
 
     def ask_gate(self, version: int) -> GateFigures: ...
 

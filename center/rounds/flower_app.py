@@ -90,7 +90,7 @@ class FlowerCenter:
     Args:
         address: ``host:port`` of SuperLink.
         ca_certificate: PEM file of the authority that signed SuperLink's certificate.
-        secret: what entitles to execute runs (`center.rounds.drive.superlink.SuperLink.secret`).
+        secret: what entitles to execute runs (`center.rounds.superlink.SuperLink.secret`).
     """
 
     def __init__(self, *, address: str, ca_certificate: Path, secret: bytes) -> None:

@@ -18,7 +18,7 @@ from edge import audit, tuning
 from edge.events import Event, EventType
 from edge.keys import Keys
 from edge.releases.assembly import Fetched, measure
-from edge.releases.installer import Installer
+from edge.installer import Installer
 from edge.releases.renewal import PAIR
 from edge.releases.trial_record import Outcome, TrialRecord
 from edge.store import Store
@@ -153,7 +153,7 @@ def _bought(user, item, day):
 def wait_for(what, edge, *, seconds=20):
     deadline = time.monotonic() + seconds
     while not what():
-        assert time.monotonic() < deadline, f"{edge.releases.installer.standing()} {edge.process.stderr.read()}"
+        assert time.monotonic() < deadline, f"{edge.installer.standing()} {edge.process.stderr.read()}"
         time.sleep(0.05)
 
 
@@ -182,8 +182,8 @@ def test_an_edge_that_is_killed_in_a_trial_comes_back_to_it_and_gives_up_after_s
     edge.serve()
     assert edge.release() == 1
     assert edge.ask()["release"] == 1
-    assert edge.releases.installer.on_trial() is None
-    assert "crashed" in edge.releases.installer.standing().refusal_of(2).why
+    assert edge.installer.on_trial() is None
+    assert "crashed" in edge.installer.standing().refusal_of(2).why
     assert TrialRecord.read(edge.folder).outcome is Outcome.WENT_BACK
     edge.end()
     assert "went back" in edge.log()
@@ -196,7 +196,7 @@ def test_a_trial_that_outlives_orderly_restarts_is_committed(make_edge):
         edge.serve()
         edge.end()
     edge.serve()
-    wait_for(lambda: edge.releases.installer.bundle().offer.version == 2, edge)
+    wait_for(lambda: edge.installer.bundle().offer.version == 2, edge)
     edge.end()
     record = TrialRecord.read(edge.folder)
     assert (record.version, record.outcome) == (2, Outcome.KEPT)
@@ -221,17 +221,17 @@ def test_a_rollback_answers_from_the_old_model_within_seconds(road, catalogue_di
     edge = Edge(road, catalogue_directory, make_bundle, seconds=1, joined=True)
     try:
         edge.serve()
-        wait_for(lambda: edge.releases.installer.standing().committed, edge)
+        wait_for(lambda: edge.installer.standing().committed, edge)
         road.publish(center, Place.ALL, make_bundle(2))
-        wait_for(lambda: edge.releases.installer.bundle().offer.version == 2, edge)
+        wait_for(lambda: edge.installer.bundle().offer.version == 2, edge)
         began = time.monotonic()
         travelled = road.publish(center, Place.ALL, first)
         wait_for(lambda: edge.release() == 3, edge)
         took = time.monotonic() - began
         answer = edge.ask()
         named = rec_id.parse(answer["rec_id"])
-        assert named.sha256_prefix == edge.releases.installer.bundle().sha256[:8]
-        assert edge.releases.installer.bundle().read_card().version == 1
+        assert named.sha256_prefix == edge.installer.bundle().sha256[:8]
+        assert edge.installer.bundle().read_card().version == 1
         assert travelled == 0
         assert took < 10
     finally:
@@ -278,9 +278,9 @@ def test_a_release_that_eats_the_machine_dies_in_its_rehearsal(make_edge):
     edge = make_edge()
     edge.begin(edge.bundle(2, break_it=crash_on_load))
     edge.serve()
-    wait_for(lambda: edge.releases.installer.on_trial() is None, edge)
+    wait_for(lambda: edge.installer.on_trial() is None, edge)
     assert edge.release() == 1
-    assert "does not load" in edge.releases.installer.standing().refusal_of(2).why
+    assert "does not load" in edge.installer.standing().refusal_of(2).why
     wait_for(lambda: TrialRecord.read(edge.folder) is not None, edge)
     assert TrialRecord.read(edge.folder).outcome is Outcome.WENT_BACK
     edge.end()

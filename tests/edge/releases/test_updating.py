@@ -14,7 +14,7 @@ from edge.membership import Membership
 from edge.releases import updating
 from edge.releases.assembly import Fetched
 from edge.releases.fetching import Newest, Offered
-from edge.releases.installer import Installer
+from edge.installer import Installer
 from edge.releases.ring import Rings
 from edge.releases.updating import Papers, Updater
 from protocol.errors import NoSpaceError, UnavailableError, UntrustedReleaseError
@@ -169,7 +169,7 @@ def test_the_catalogue_comes_before_the_bundle_that_needs_it(edge):
     edge.center.offer(Place.ALL, 4, 4)
     assert edge.update()
     assert edge.center.fetched == ["catalogue/1.json", "all/4.json"]
-    assert edge.releases.stage.seen == [("try out", "all/4.json")]
+    assert edge.stage.seen == [("try out", "all/4.json")]
     assert edge.serves == "all/4.json"
     assert [kind for kind, _ in edge.notes] == ["catalogue installed", "installed", "on trial"]
     assert edge.changed.is_set()
@@ -212,7 +212,7 @@ def test_the_same_release_in_a_wider_ring_is_nothing_new(edge):
     edge.update()
     edge.center.offer(Place.ALL, 4, 4)
     edge.update()
-    assert len(edge.releases.stage.seen) == 1
+    assert len(edge.stage.seen) == 1
 
 
 def test_a_rollback_is_taken_up_without_fetching(edge):
@@ -222,7 +222,7 @@ def test_a_rollback_is_taken_up_without_fetching(edge):
     edge.center.offer(Place.ALL, 4, 6)
     assert edge.update()
     assert "all/6.json" not in edge.center.fetched
-    assert edge.releases.stage.seen[-1] == ("take up", "all/6.json")
+    assert edge.stage.seen[-1] == ("take up", "all/6.json")
     assert edge.serves == "all/6.json"
     assert edge.notes[-1][0] == "adopted"
     assert edge.notes[-1][1]["release"] == 6
@@ -231,35 +231,35 @@ def test_a_rollback_is_taken_up_without_fetching(edge):
 def test_a_rollback_during_the_trial_ends_it_and_the_committed_files_get_the_new_number(edge):
     edge.center.offer(Place.ALL, 4, 4)
     edge.update()
-    edge.releases.stage.slow = True
+    edge.stage.slow = True
     edge.center.offer(Place.ALL, 5, 5)
     edge.update()
-    assert edge.releases.installer.on_trial().offer.version == 5
+    assert edge.installer.on_trial().offer.version == 5
     edge.center.offer(Place.ALL, 4, 6)
     assert edge.update()
-    assert edge.releases.stage.seen[-2:] == [("supersede", "all/6.json"), ("renumber", "all/6.json")]
+    assert edge.stage.seen[-2:] == [("supersede", "all/6.json"), ("renumber", "all/6.json")]
     assert edge.serves == "all/6.json"
     assert "all/6.json" not in edge.center.fetched
 
 
 def test_a_trial_that_a_restart_interrupted_goes_on_without_the_center(edge, monkeypatch, eventually):
-    edge.releases.stage.slow = True
+    edge.stage.slow = True
     edge.center.offer(Place.ALL, 4, 4)
     edge.update()
     edge.center.troubles = [UnavailableError("the line is cut")] * 99
     restarted = edge.new_updater()
     restarted.start()
-    eventually(lambda: edge.releases.stage.seen == [("try out", "all/4.json")] * 2)
+    eventually(lambda: edge.stage.seen == [("try out", "all/4.json")] * 2)
     monkeypatch.setattr(updating, "_RETRY_SECONDS", 5.0)
     restarted.stop()
 
 
 def test_a_release_that_went_back_is_not_tried_again_but_the_next_one_is(edge):
-    edge.releases.stage.bad = {4}
+    edge.stage.bad = {4}
     edge.center.offer(Place.ALL, 4, 4)
     assert not edge.update()
     assert edge.update()
-    assert edge.releases.stage.seen == [("try out", "all/4.json")]
+    assert edge.stage.seen == [("try out", "all/4.json")]
     edge.center.offer(Place.ALL, 5, 5)
     assert edge.update()
     assert edge.serves == "all/5.json"
@@ -269,10 +269,10 @@ def test_the_center_hears_that_a_release_went_back(edge):
     reported = []
 
     def report():
-        reported.append([refusal.version for refusal in edge.releases.installer.standing().refused])
+        reported.append([refusal.version for refusal in edge.installer.standing().refused])
 
     edge.updater._papers = dataclasses.replace(edge.updater._papers, changed=report)
-    edge.releases.stage.bad = {4}
+    edge.stage.bad = {4}
     edge.center.offer(Place.ALL, 4, 4)
     edge.update()
     assert reported[-1] == [4]
@@ -282,24 +282,24 @@ def test_a_candidate_is_kept_to_be_measured_and_taken_up_when_it_is_released(edg
     edge.center.offer(Place.CANDIDATE, 4, 4, audit="7" * 64)
     assert edge.update()
     assert edge.serves is None
-    assert edge.releases.installer.candidate().offer.version == 4
-    assert edge.releases.stage.seen == [("rehearse", "candidate/4.json")]
+    assert edge.installer.candidate().offer.version == 4
+    assert edge.stage.seen == [("rehearse", "candidate/4.json")]
     kept = next(facts for kind, facts in edge.notes if kind == "candidate kept")
     assert kept["center_audit"] == "7" * 64
     edge.center.offer(Place.ALL, 4, 4)
     assert edge.update()
     assert edge.serves == "all/4.json"
     assert edge.center.fetched == ["catalogue/1.json", "candidate/4.json"]
-    assert edge.releases.installer.candidate() is None
+    assert edge.installer.candidate() is None
 
 
 def test_a_candidate_that_does_not_load_stops_no_release(edge):
-    edge.releases.stage.bad = {5}
+    edge.stage.bad = {5}
     edge.center.offer(Place.CANDIDATE, 5, 5)
     edge.center.offer(Place.ALL, 4, 4)
     assert not edge.update()
     assert edge.serves == "all/4.json"
-    assert edge.releases.installer.candidate() is None
+    assert edge.installer.candidate() is None
 
 
 def test_a_bundle_that_does_not_arrive_stops_no_candidate(edge):
@@ -308,7 +308,7 @@ def test_a_bundle_that_does_not_arrive_stops_no_candidate(edge):
     edge.center.broken = {"all/4.json": UnavailableError("a block is missing")}
     assert not edge.update()
     assert edge.updater.trouble.args == ("a block is missing",)
-    assert edge.releases.installer.candidate().offer.version == 5
+    assert edge.installer.candidate().offer.version == 5
     edge.center.broken = {}
     assert edge.update()
     assert edge.serves == "all/4.json"
@@ -355,10 +355,10 @@ def test_what_a_thief_numbered_binds_nobody_once_its_key_is_replaced(edge):
     edge.update()
     edge.center.offer(Place.CATALOGUE, 9, 4_000_000_000, epoch=2**40)
     edge.center.offer(Place.ALL, 5, 4_000_000_000, epoch=2**40)
-    edge.releases.stage.bad = {4_000_000_001}
+    edge.stage.bad = {4_000_000_001}
     edge.center.offer(Place.CANDIDATE, 6, 4_000_000_001, epoch=2**40)
     edge.update()
-    assert edge.releases.installer.bundle().offer.version == 4_000_000_000
+    assert edge.installer.bundle().offer.version == 4_000_000_000
     edge.center.bundles.clear()
     edge.center.candidates.clear()
     edge.center.era = 2
@@ -367,8 +367,8 @@ def test_what_a_thief_numbered_binds_nobody_once_its_key_is_replaced(edge):
     edge.center.offer(Place.CANDIDATE, 7, 7, epoch=1)
     assert edge.update()
     assert edge.serves == "all/5.json"
-    assert edge.releases.installer.catalogue().offer.version == 2
-    assert edge.releases.installer.candidate().offer.version == 7
+    assert edge.installer.catalogue().offer.version == 2
+    assert edge.installer.candidate().offer.version == 7
     edge.center.era = 1
     edge.center.offer(Place.ALL, 8, 4_100_000_000, epoch=2**41)
     edge.update()
