@@ -18,7 +18,7 @@ from edge import audit, tuning
 from edge.events import Event, EventType
 from edge.keys import Keys
 from edge.releases.assembly import Fetched, measure
-from edge.installer import Installer
+from edge.releases.installer import Installer
 from edge.releases.renewal import PAIR
 from edge.releases.trial_record import Outcome, TrialRecord
 from edge.store import Store

@@ -14,7 +14,7 @@ from edge.membership import Membership
 from edge.releases import updating
 from edge.releases.assembly import Fetched
 from edge.releases.fetching import Newest, Offered
-from edge.installer import Installer
+from edge.releases.installer import Installer
 from edge.releases.ring import Rings
 from edge.releases.updating import Papers, Updater
 from protocol.errors import NoSpaceError, UnavailableError, UntrustedReleaseError
