@@ -206,8 +206,8 @@ def test_killed_again_and_again_a_collection_comes_to_the_same_end(aged, dies, h
     step, deaths = 1, 0
     while dies(_COLLECT, moment, step=step):
         assert "all/5.json" in aged.read_as("bergen")
-        step, deaths = step + 3, deaths + 1
-    assert deaths > 3
+        step, deaths = step + 5, deaths + 1
+    assert deaths > 2
     assert len(blocks(aged)) == (6 if hours else 12) - 1  # card.json is the same in all of them
     with aged.connected() as voice:  # what was cleared is not taken for being there
         aged.sign(voice, aged.build(model(0)))

@@ -217,7 +217,7 @@ with (
 @pytest.mark.parametrize("broker_kind", ["mosquitto"], indirect=True)
 @pytest.mark.parametrize(
     ("size", "steps"),
-    [pytest.param(70, range(1, 500, 30), id="blocks"), pytest.param(1, range(20, 500, 2), id="metadata")],
+    [pytest.param(70, range(1, 500, 50), id="blocks"), pytest.param(1, range(20, 500, 5), id="metadata")],
 )
 def test_killed_anywhere_a_publication_offers_nothing_that_cannot_be_fetched_and_goes_on(town, dies, size, steps):
     town.set("releases", keep=1, keep_hours=0)
