@@ -8,6 +8,7 @@ import os
 import sqlite3
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -24,7 +25,7 @@ from protocol import lessons, packing
 from protocol.errors import FederationError
 from protocol.messages import MaskedUpdate
 from protocol.models import weights as model_weights
-from simulation import datasets, serving
+from simulation import datasets, rollouts, serving
 from simulation.federation import Federation, release_of, served_by, wait_for_fusion
 from simulation.processes import CommandFailedError, wait_until
 
@@ -54,12 +55,13 @@ def federation(tmp_path_factory, data):
                     "max_ndcg_drop": 1.0,
                     "max_segment_drop": 1.0,
                 },
-                "rollout": {"bake_seconds": 4.0},
+                "rollout": {"bake_seconds": 4.0, "min_events": 1},
             }
         )
         for part in data.sites:
             walk.join(part.name, min_cohort=3, settings={"trial": {"seconds": 3.0}})
         walk.command("hanse-center", "admit")
+        walk.command("hanse-center", "rings", "--canary", ",".join(site.name for site in walk.sites))
         walk.command("hanse-center", "catalogue", str(data.write_catalogue(walk.directory)))
         for site, part in zip(walk.sites, data.sites, strict=True):
             events, items = data.write_site(part, walk.directory / "export" / site.name)
@@ -215,6 +217,18 @@ def test_an_answer_comes_from_the_release_and_changes_after_an_event(release, fe
     assert len(near["items"]) == 10
 
 
+def test_an_answer_leads_to_the_rounds_it_was_learnt_in(release, campaign, federation, data) -> None:
+    site, part = federation.sites[0], data.sites[0]
+    with site.client() as client:
+        answer = client.post("/v1/recommendations", json={"user": part.test.users[0]}).json()
+    for command, folder in (("hanse-edge", site.directory), ("hanse-center", federation.center)):
+        traced = federation.command(command, "trace", answer["rec_id"], "--json", at=folder)
+        assert release["sha256"] in traced
+        assert campaign["id"] in traced
+        log = json.loads(federation.command(command, "audit", "--json", at=folder))
+        assert len(log["head"]) == 64
+
+
 def test_the_serving_process_holds_no_torch_and_no_flower(release, federation) -> None:
     del release
     pid = federation.children[federation.sites[0].name].pid
@@ -308,6 +322,21 @@ def test_a_tampered_block_is_refused_and_the_mended_one_is_taken(release, federa
         served_by([site], {site.name: release["version"]}, seconds=90)
     finally:
         meddler.close()
+
+
+def test_a_bad_release_is_taken_back_by_itself(release, campaign, federation) -> None:
+    """A model that ranks the wrong way round, sent past the gate. It leaves another number on good files behind."""
+    path = federation.center / "campaigns" / campaign["id"] / "weights-0000.safetensors"
+    good = model_weights.load(path.read_bytes())
+    path.write_bytes(replace(good, tensors={name: -tensor for name, tensor in good.tensors.items()}).to_bytes())
+    canaries = [site.name for site in federation.sites]
+    told = rollouts.drill(federation, federation.sites, canaries=canaries, good=release["version"], say=lambda _: None)
+    assert told["others"] == []
+    assert "NDCG@10 fell" in told["why"]
+    for site in federation.sites:
+        with site.client() as client:
+            served = client.get("/readyz").json()["release"]
+        assert served == {"version": told["successor"], "sha256": release["sha256"]}
 
 
 def test_the_doctors_find_nothing_but_the_offline_keys(release, federation) -> None:
