@@ -100,6 +100,7 @@ body {{ font: 16px/1.5 system-ui, sans-serif; color: #1b1f24; max-width: 60rem; 
 table {{ border-collapse: collapse }} td, th {{ padding: .3rem 1rem .3rem 0; text-align: left }}
 td + td, th + th {{ text-align: right; font-variant-numeric: tabular-nums }}
 .story td {{ text-align: left; vertical-align: top }}
+.story td:nth-child(-n+2) {{ white-space: nowrap }}
 figure {{ margin: 1.5rem 0 }} svg {{ max-width: 100%; height: auto }}
 </style>
 <h1>{report["sites"]} sites learnt together</h1>
@@ -119,10 +120,10 @@ the bare model takes {serving["bare_session_run_ms"]:.2f} ms.</p>
 canaries took it, tried it beside the one before, and said how it went, again as a sum.</p>
 {_story(release["rollout"])}
 <h2>Release {drill["version"]} is not</h2>
-<p>A drill: untrained weights, sent past the gate. Canaries: {html.escape(", ".join(drill["canaries"]))}; they went
-back by themselves, and the center took the release back {drill["seconds"]:.0f} s after it was signed, by release
-{drill["successor"]} with the files of release {release["version"]}. {html.escape(", ".join(drill["others"]))} never
-saw it. {html.escape(drill["why"])}.</p>
+<p>A drill: untrained weights, sent past the gate. Canaries: {html.escape(", ".join(drill["canaries"]))}. From what
+they told, as a sum, the center took the release back {drill["seconds"]:.0f} s after it was signed, by release
+{drill["successor"]} with the files of release {release["version"]}: {html.escape(drill["why"])}.
+{html.escape(", ".join(drill["others"]))} never saw it.</p>
 {_story(drill["rollout"])}
 </html>
 """
