@@ -12,6 +12,7 @@ from functools import partial
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from center.mqtt.broker import mosquitto_path
 from center.signing.metadata import public_half, signers
 from protocol.blocks import BLOCK_BYTES
 from protocol.release import Kind, Place
@@ -221,3 +222,9 @@ def liar(road):
 @pytest.fixture
 def town(road):
     return Town(road)
+
+
+@pytest.fixture
+def broker_kind():
+    """One broker, for the attacks take minutes; tests/edge/releases runs the same road over both."""
+    return "mosquitto" if mosquitto_path() else "embedded"
