@@ -25,8 +25,7 @@ check: $(VENV)/installed-test
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest -n 2 --dist loadfile -m "not journey"
-	$(BIN)/pytest -m journey
+	$(BIN)/pytest -n 2 --dist loadfile
 
 format: $(VENV)/installed-test
 	$(BIN)/ruff format .
