@@ -7,20 +7,17 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from center import durable
-from center.keys import OFFLINE, load_tls_key, new_signing_key, new_tls_key
+from center.keys import OFFLINE, new_signing_key, new_tls_key
 from center.mqtt import content_keys
 from center.settings import FILE_NAME
 from center.signing.key_files import online_keys
 from center.signing.repository import OnlineKeys, Repository
-from center.sites import authority
+from center.sites import authority, renewing
 from protocol.errors import BadInputError
 from protocol.identity import FederationId
-from protocol.topics import CENTER
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,8 +68,8 @@ def found(
     durable.write(trust / "roster.pub", roster.public_key().public_bytes_raw().hex().encode() + b"\n")
     durable.write(trust / "center.pub", center.public_key().public_bytes_raw().hex().encode() + b"\n")
     new_tls_key(keys / "tls.key")
-    issue_server_certificate(directory, host=addresses.host, ca=ca, ca_key=ca_key, now=now)
-    _issue_client_certificate(directory, ca=ca, ca_key=ca_key, now=now)
+    new_tls_key(keys / "mqtt.key")
+    renewing.issue(directory, hosts=[addresses.host], now=now)
     Repository.create(
         directory / "tuf",
         root_keys=roots,
@@ -82,28 +79,6 @@ def found(
         now=now,
     )
     durable.write(directory / FILE_NAME, _settings_text(federation, addresses).encode())
-
-
-def issue_server_certificate(
-    directory: Path, *, host: str, ca: x509.Certificate, ca_key: ec.EllipticCurvePrivateKey, now: datetime
-) -> None:
-    """Write a certificate for gateway, SuperLink and broker, all of which speak for this host."""
-    key = load_tls_key(directory / "keys" / "tls.key")
-    hosts = tuple(dict.fromkeys([host, "127.0.0.1", "localhost"]))
-    certificate = authority.server_certificate(
-        hosts, public_key=key.public_key(), authority=ca, authority_key=ca_key, now=now
-    )
-    durable.write(directory / "keys" / "tls.crt", certificate.public_bytes(Encoding.PEM))
-
-
-def _issue_client_certificate(
-    directory: Path, *, ca: x509.Certificate, ca_key: ec.EllipticCurvePrivateKey, now: datetime
-) -> None:
-    key = new_tls_key(directory / "keys" / "mqtt.key")
-    certificate = authority.client_certificate(
-        CENTER, request=authority.request_for(CENTER, key), authority=ca, authority_key=ca_key, now=now
-    )
-    durable.write(directory / "keys" / "mqtt.crt", certificate.public_bytes(Encoding.PEM))
 
 
 def open_repository(directory: Path) -> Repository:

@@ -24,18 +24,31 @@ from protocol.topics import CENTER
 REVOKED = Path("trust") / "ca.crl"
 
 
-def renew(directory: Path, settings: CenterSettings, *, now: datetime) -> None:
-    """New certificates for gateway, SuperLink and broker, and for the center as a client of the broker.
+def issue(directory: Path, *, hosts: Sequence[str], now: datetime) -> None:
+    """Certificates for gateway, SuperLink and broker, and for the center as a client of the broker.
+
+    Args:
+        hosts: names and addresses under which these are reached from elsewhere.
 
     Raises:
         BadInputError: a key is missing or damaged.
     """
     ca, ca_key = load_authority(directory)
     keys = directory / "keys"
-    issue_server(keys / "tls.key", keys / "tls.crt", hosts=hosts_of(settings), authority_pair=(ca, ca_key), now=now)
+    names = tuple(dict.fromkeys([*hosts, "127.0.0.1", "localhost"]))
+    issue_server(keys / "tls.key", keys / "tls.crt", hosts=names, authority_pair=(ca, ca_key), now=now)
     request = authority.request_for(CENTER, load_tls_key(keys / "mqtt.key"))
     mine = authority.client_certificate(CENTER, request=request, authority=ca, authority_key=ca_key, now=now)
     durable.write(keys / "mqtt.crt", mine.public_bytes(Encoding.PEM))
+
+
+def renew(directory: Path, settings: CenterSettings, *, now: datetime) -> None:
+    """The same anew.
+
+    Raises:
+        BadInputError: a key is missing or damaged.
+    """
+    issue(directory, hosts=hosts_of(settings), now=now)
 
 
 def renew_if_due(directory: Path, settings: CenterSettings, *, now: datetime) -> bool:

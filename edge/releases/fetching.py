@@ -1,6 +1,5 @@
 """What the federation offers, and how it comes onto this disk: metadata, documents, blocks (SPEC 9.6)."""
 
-import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
@@ -213,7 +212,3 @@ class Releases:
 
     def _fetcher(self) -> RetainedFetcher:
         return RetainedFetcher(self._connection, topics=self._topics, keys=self._keys, pace=self._pace)
-
-    def forget_downloads(self) -> None:
-        """Remove what was fetched and is installed, or will not be."""
-        shutil.rmtree(self._downloads, ignore_errors=True)
