@@ -21,10 +21,13 @@ import structlog
 import uvicorn
 
 from edge import tuning
+from edge.api.app import build_app
+from edge.api.door import ApiKeys
 from edge.children import Child
 from edge.diary import Diary
 from edge.keys import Keys, load_public
 from edge.membership import Membership
+from edge.records.store import Store
 from edge.releases.connection import BrokerAccess
 from edge.releases.rehearsal import Rehearsal
 from edge.releases.renewal import PAIR, Renewal
@@ -34,12 +37,9 @@ from edge.releases.sync import Hearing, Sync, Trust
 from edge.releases.trial_record import Outcome, TrialRecord
 from edge.releases.trying import Trying
 from edge.releases.updating import Papers, Updater
-from edge.serving.api import build_app
-from edge.serving.door import ApiKeys
 from edge.serving.release import Loaded
 from edge.serving.service import Service
 from edge.settings import EdgeSettings
-from edge.store import Store
 from protocol.errors import BadInputError, FederationError
 from protocol.identity import edge_id, federation_id
 

@@ -7,7 +7,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
-from edge.schema import explain
+from edge.records.schema import explain
 from protocol import canonical
 from protocol.audit import GENESIS, Entry, check_chain
 from protocol.errors import BadInputError, FederationError

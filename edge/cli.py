@@ -76,7 +76,7 @@ def import_(
     as_json: AsJson = False,
 ) -> None:
     """Import this site's items or events; running it twice changes nothing."""
-    from edge import ingest
+    from edge.records import ingest
 
     if what not in {"events", "items"}:
         raise BadInputError(f"{what!r} cannot be imported", advice="say events or items")

@@ -14,9 +14,9 @@ import httpx
 
 from edge import audit
 from edge.keys import Keys
+from edge.records.store import Store
 from edge.releases import renewal
 from edge.settings import EdgeSettings
-from edge.store import Store
 from protocol.audit import check_chain
 from protocol.diagnosis import Finding
 from protocol.errors import FederationError

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import structlog
 
+from edge.records.store import Store
 from edge.releases.catalogue import Catalogue
 from edge.releases.installed import Installed
 from edge.releases.installer import Installer
@@ -13,7 +14,6 @@ from edge.serving.fitting import fit_fusion
 from edge.serving.fusion import FusionWeights
 from edge.serving.release import Release
 from edge.settings import EdgeSettings
-from edge.store import Store
 from protocol.card import BundleCard
 from protocol.errors import BadInputError, UntrustedReleaseError
 from protocol.identity import federation_id

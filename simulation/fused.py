@@ -8,11 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from center.releases.export import FEWEST_CANDIDATES, SUBMODEL, export
+from edge.records.store import Store
 from edge.releases.catalogue import Catalogue
 from edge.serving.fitting import fit_fusion
 from edge.serving.release import Loaded, Release
 from edge.serving.service import Query, Service
-from edge.store import Store
 from protocol.bundle import CARD, FileDigest
 from protocol.card import BundleCard
 from protocol.identity import FederationId

@@ -9,7 +9,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from edge.rounds.training import Scorer, Sequences
-from protocol.models import content
+from protocol import content
 from protocol.models.weights import Weights
 from simulation.datasets import Dataset, SiteData
 

@@ -25,7 +25,7 @@ from center.sites.enrolment import Reception
 from center.sites.gateway import Gateway
 from center.sites.issuing import Issuer, Renewals
 from edge.keys import Keys
-from edge.store import Store
+from edge.records.store import Store
 from protocol.enrolment import Token
 from protocol.identity import EdgeId, FederationId
 

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from center.registry import Registry
 from center.releases import catalogue
 from center.settings import ModelSettings
+from protocol import content
 from protocol.errors import BadInputError
-from protocol.models import content
 from protocol.models import weights as model_weights
 
 

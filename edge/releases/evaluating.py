@@ -11,9 +11,9 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from edge.records.store import Behaviour, Store
 from edge.serving.ranker import ModelFailedError, Ranker, best
 from edge.serving.release import Release
-from edge.store import Behaviour, Store
 from protocol import ranking_metrics
 from protocol.lessons import EVALUATED
 

@@ -14,10 +14,10 @@ import structlog
 
 from edge import durable, tuning
 from edge.children import Child, end_with_parent
+from edge.records.store import Store
 from edge.releases.evaluating import compare
 from edge.releases.installed import Installed
 from edge.settings import EdgeSettings
-from edge.store import Store
 from protocol import canonical
 from protocol.errors import (
     BadInputError,

@@ -7,13 +7,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge import tuning
+from edge.records.store import Store
 from edge.releases.catalogue import Catalogue
 from edge.rounds import training
 from edge.settings import EdgeSettings
-from edge.store import Store
+from protocol import content
 from protocol.announcement import Announcement
 from protocol.errors import PeerMisbehavedError, UnavailableError
-from protocol.models import content
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

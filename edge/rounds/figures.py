@@ -6,11 +6,11 @@ from dataclasses import dataclass
 import numpy as np
 import structlog
 
+from edge.records.store import Store
 from edge.releases.evaluating import evaluate
 from edge.releases.trial_record import Outcome, TrialRecord
 from edge.rounds.lessons import private_bound
 from edge.serving.release import Release
-from edge.store import Store
 from protocol import lessons
 from protocol.announcement import Announcement
 from protocol.errors import MalformedMessageError, PeerMisbehavedError, UnavailableError, UntrustedReleaseError

@@ -14,6 +14,7 @@ from edge.children import end_with_parent
 from edge.diary import Diary
 from edge.keys import Keys, load_public
 from edge.membership import Membership
+from edge.records.store import Store
 from edge.releases.installed import Installed
 from edge.releases.installer import Installer
 from edge.releases.trial_record import TrialRecord
@@ -26,7 +27,6 @@ from edge.rounds.participation import Participation
 from edge.rounds.ratchet import Ratchet
 from edge.rounds.spending import Spending
 from edge.settings import EdgeSettings
-from edge.store import Store
 from protocol.announcement import Announcement, Purpose
 from protocol.errors import UnavailableError
 from protocol.identity import edge_id, federation_id

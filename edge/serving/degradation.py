@@ -8,10 +8,10 @@ popularity  nothing is known of the user
 from dataclasses import dataclass
 from enum import StrEnum
 
+from edge.records.store import Past
 from edge.serving.fusion import TOP
 from edge.serving.ranker import ModelFailedError, Ranked
 from edge.serving.release import Release
-from edge.store import Past
 
 
 class Rung(StrEnum):

@@ -16,11 +16,11 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from edge.records.store import Behaviour, Past, Store
 from edge.releases.catalogue import Catalogue
 from edge.serving.fusion import TOP, VOICES, FusionWeights, Market, lay_out
 from edge.serving.ranker import ModelFailedError, Ranked, Ranker, best
 from edge.serving.shelf import POPULAR, Shelf
-from edge.store import Behaviour, Past, Store
 
 LINES: Final = 2_000
 """Newest positive events of a user that habits are read from, here and in serving."""

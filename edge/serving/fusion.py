@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge import durable
+from edge.records.store import Past
 from edge.serving.personal import HABITS, habits
 from edge.serving.ranker import Ranked, Ranker
-from edge.store import Past
 from protocol import canonical
 from protocol.errors import BadInputError, MalformedMessageError
 

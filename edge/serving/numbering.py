@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge.breaths import in_breaths
+from edge.records.store import Store
 from edge.releases.catalogue import Catalogue
-from edge.store import Store
 
 
 class Numbering:

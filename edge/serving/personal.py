@@ -10,8 +10,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from edge.events import DAY_MS
-from edge.store import Past
+from edge.records.events import DAY_MS
+from edge.records.store import Past
 
 HABITS: Final = (
     "again",  # 1: bought before

@@ -7,11 +7,11 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from edge.records.store import Store
 from edge.releases.catalogue import Catalogue
 from edge.serving.fusion import FusionWeights, Market
 from edge.serving.ranker import SUBMODEL, Ranker, table
 from edge.serving.shelf import Shelf
-from edge.store import Store
 from protocol.bundle import CARD
 from protocol.card import BundleCard
 from protocol.errors import UntrustedReleaseError

@@ -14,7 +14,8 @@ from time import perf_counter
 import numpy as np
 from numpy.typing import NDArray
 
-from edge.events import Event
+from edge.records.events import Event
+from edge.records.store import AddOutcome, Past, Store
 from edge.serving.degradation import Footing, Reason, Rung, find_footing
 from edge.serving.fitting import LINES
 from edge.serving.fusion import TOP, lay_out
@@ -24,7 +25,6 @@ from edge.serving.release import Loaded, Release
 from edge.serving.shelf import Shelf
 from edge.serving.tally import Tally
 from edge.serving.writing import EventWriter
-from edge.store import AddOutcome, Past, Store
 from protocol import rec_id
 from protocol.errors import BadInputError, FederationError
 

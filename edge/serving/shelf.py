@@ -10,10 +10,10 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from edge.records.store import Past, Store
 from edge.releases.catalogue import Catalogue
 from edge.serving.numbering import Numbering
 from edge.serving.ranker import best
-from edge.store import Past, Store
 
 POPULAR = 100
 """How many popular items are candidates for everybody."""

@@ -8,8 +8,8 @@ import asyncio
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from edge.events import Event
-from edge.store import AddOutcome, Store
+from edge.records.events import Event
+from edge.records.store import AddOutcome, Store
 
 _MOST_GROUPS = 256
 

@@ -12,8 +12,8 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
+from protocol.content import BUCKETS
 from protocol.errors import MalformedMessageError
-from protocol.models.content import BUCKETS
 
 ID_ROWS = "id_rows"
 _CONFIG = "hanse"

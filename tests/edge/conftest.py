@@ -15,14 +15,16 @@ crew = _fixtures.crew
 gateway = _fixtures.gateway
 rounds = _fixtures.rounds
 
-_shop_path = Path(__file__).parent / "serving" / "conftest.py"
+_shop_path = Path(__file__).parent / "shop.py"
 _shop_spec = importlib.util.spec_from_file_location("shop_fixtures", _shop_path)
 _shop = importlib.util.module_from_spec(_shop_spec)
 _shop_spec.loader.exec_module(_shop)
 
 catalogue_directory = _shop.catalogue_directory
 catalogue = _shop.catalogue
+rng = _shop.rng
 make_bundle = _shop.make_bundle
+load_release = _shop.load_release
 buy = _shop.buy
 store = _shop.store
 stocked = _shop.stocked

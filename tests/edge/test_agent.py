@@ -15,13 +15,13 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from edge import audit, tuning
-from edge.events import Event, EventType
 from edge.keys import Keys
+from edge.records.events import Event, EventType
+from edge.records.store import Store
 from edge.releases.assembly import Fetched, measure
 from edge.releases.installer import Installer
 from edge.releases.renewal import PAIR
 from edge.releases.trial_record import Outcome, TrialRecord
-from edge.store import Store
 from protocol import rec_id
 from protocol.audit import check_chain
 from protocol.bundle import Entry, Manifest, bundle_digest

@@ -6,9 +6,9 @@ import pytest
 from center.releases.evaluation import Agreement, check, compare, sample_histories
 from center.releases.export import export
 from center.settings import GateSettings
+from protocol.content import token_table
 from protocol.errors import UntrustedReleaseError
 from protocol.models import weights as model_weights
-from protocol.models.content import token_table
 from protocol.models.weights import SequenceConfig
 
 ITEMS, LENGTH = 400, 8

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from center.releases.export import FEWEST_CANDIDATES, export, pack_int4
+from protocol.content import token_table
 from protocol.models import weights as model_weights
-from protocol.models.content import token_table
 from protocol.models.sasrec import SasRec
 from protocol.models.weights import SequenceConfig, item_vectors
 

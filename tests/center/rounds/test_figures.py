@@ -13,20 +13,20 @@ from center.rounds import gathering
 from center.rounds.figures import Figures
 from center.settings import CenterSettings
 from center.settings import PrivacySettings as PrivacyOfRounds
-from edge.events import Event, EventType
+from edge.records.events import Event, EventType
+from edge.records.store import Store
 from edge.releases.catalogue import Catalogue
 from edge.releases.evaluating import evaluate
 from edge.releases.trial_record import Outcome, TrialRecord
 from edge.rounds.figures import EvaluationLesson, HealthLesson
 from edge.serving.release import Release
 from edge.settings import PolicySettings
-from edge.store import Store
+from protocol import content
 from protocol.bundle import CARD, FileDigest
 from protocol.card import BundleCard
 from protocol.errors import TooFewSurvivorsError
 from protocol.identity import FederationId
 from protocol.lessons import EVALUATED, QUALITY
-from protocol.models import content
 from protocol.models import weights as model_weights
 from protocol.transport import Action
 

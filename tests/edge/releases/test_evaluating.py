@@ -8,13 +8,13 @@ from collections import defaultdict
 import numpy as np
 import pytest
 
-from edge.events import Event, EventType
+from edge.records.events import Event, EventType
+from edge.records.store import Store
 from edge.releases import evaluating
 from edge.releases.catalogue import Catalogue
 from edge.releases.evaluating import Comparison, compare, evaluate
 from edge.serving.ranker import ModelFailedError, Ranked
 from edge.serving.release import Release
-from edge.store import Store
 from protocol.lessons import EVALUATED
 
 DAY_MS = 86_400_000

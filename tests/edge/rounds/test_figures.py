@@ -6,11 +6,11 @@ from hashlib import sha256
 import numpy as np
 import pytest
 
+from edge.records.store import Store
 from edge.releases import evaluating
 from edge.releases.trial_record import Outcome, TrialRecord
 from edge.rounds.figures import EvaluationLesson, HealthLesson
 from edge.rounds.ledger import Ledger, Question
-from edge.store import Store
 from protocol import lessons
 from protocol.announcement import Announcement, Purpose
 from protocol.errors import MalformedMessageError, PeerMisbehavedError, UnavailableError, UntrustedReleaseError

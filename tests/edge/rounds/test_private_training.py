@@ -10,9 +10,9 @@ from edge.rounds.private_training import PrivateLesson, popularity_privately, tr
 from edge.rounds.training import Scorer, Sequences
 from protocol import lessons
 from protocol import privacy as books
+from protocol.content import token_table
 from protocol.errors import UnavailableError
 from protocol.models import weights as model_weights
-from protocol.models.content import token_table
 from protocol.models.weights import SequenceConfig, flatten
 from protocol.privacy import FIGURES, Privacy
 

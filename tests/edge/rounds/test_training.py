@@ -3,8 +3,8 @@ import pytest
 import torch
 
 from edge.rounds.training import Lesson, Scorer, Sequences, item_counts, train
+from protocol.content import token_table
 from protocol.models import weights as model_weights
-from protocol.models.content import token_table
 from protocol.models.weights import SequenceConfig, flatten
 
 ITEMS = 24

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from edge.events import Event, EventType
+from edge.records.events import Event, EventType
+from edge.records.store import Past, Store
 from edge.serving.fitting import Example, _examples, fit, fit_fusion, ndcg
 from edge.serving.fusion import VOICES, FusionWeights, Market, lay_out
 from edge.serving.personal import HABITS, habits
-from edge.store import Past, Store
 from protocol.errors import BadInputError
 
 DAY_MS = 86_400_000

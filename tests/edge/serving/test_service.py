@@ -5,11 +5,11 @@ import asyncio
 import numpy as np
 import pytest
 
-from edge.events import EventType, Item
+from edge.records.events import EventType, Item
+from edge.records.store import Store
 from edge.serving.degradation import Reason, Rung
 from edge.serving.release import Loaded, Release
 from edge.serving.service import Query, UnknownItemError
-from edge.store import Store
 from protocol.errors import UntrustedReleaseError
 
 

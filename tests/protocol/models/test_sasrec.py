@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import torch
 
+from protocol.content import token_table
 from protocol.models import weights as model_weights
-from protocol.models.content import token_table
 from protocol.models.sasrec import SasRec
 from protocol.models.weights import SequenceConfig, item_vectors
 

@@ -3,9 +3,9 @@ import pytest
 from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
+from protocol.content import token_table
 from protocol.errors import MalformedMessageError
 from protocol.models import weights as model_weights
-from protocol.models.content import token_table
 from protocol.models.weights import SequenceConfig, Weights, flatten, item_vectors, unflatten
 
 POPULARITY = np.array([0, 50, 3, 20, 0, 19], np.float64)

@@ -16,9 +16,9 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from edge import schema
-from edge.events import Event, Item
-from edge.schema import CODE, PURCHASE
+from edge.records import schema
+from edge.records.events import Event, Item
+from edge.records.schema import CODE, PURCHASE
 
 # Types 1 to 4 are view, click, add_to_cart, purchase. The conditions repeat those of the index events_history, which
 # SQLite uses only where it can see that.

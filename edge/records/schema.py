@@ -1,7 +1,7 @@
 """The shape of ``store.db``: made whole or not at all, migrated step by step, recognised when it is damaged.
 
 Users and items have integer keys, so that an event is small and a user's last events are one read of a covering index.
-Schema and migrations go through sqlite-utils; the hot path (`edge.store`) does not.
+Schema and migrations go through sqlite-utils; the hot path (`edge.records.store`) does not.
 """
 
 import os
@@ -12,7 +12,7 @@ from threading import get_ident
 from typing import Any, Final
 
 from edge import durable
-from edge.events import EventType
+from edge.records.events import EventType
 from protocol.errors import BadInputError, FederationError, NoSpaceError, UnavailableError
 
 APPLICATION_ID: Final = 0x48414E53  # "HANS": whose SQLite file this is

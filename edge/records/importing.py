@@ -17,9 +17,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TextIO
 
-from edge.events import TYPES, Event, Item, check_event, check_item, parse_time
-from edge.reading import Row, Source, open_source
-from edge.store import Store
+from edge.records.events import TYPES, Event, Item, check_event, check_item, parse_time
+from edge.records.reading import Row, Source, open_source
+from edge.records.store import Store
 from protocol.errors import BadInputError
 
 _BATCH = 10_000  # events a transaction: one flush to disk, and at most so much is done again after a kill -9

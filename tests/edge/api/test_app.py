@@ -13,9 +13,9 @@ from hashlib import sha256
 import httpx
 import pytest
 
-from edge.serving.api import build_app
-from edge.serving.door import ApiKeys
-from edge.store import Store
+from edge.api.app import build_app
+from edge.api.door import ApiKeys
+from edge.records.store import Store
 from protocol.errors import BadInputError, NoSpaceError
 
 KEY = "a-key-of-this-shop"
@@ -239,7 +239,7 @@ def test_full_disk_is_said_and_reading_goes_on(make_service, stocked):
 
 
 def _fill(store):
-    from edge.events import Event, EventType
+    from edge.records.events import Event, EventType
 
     store.add_events(
         Event(event_id=f"x{n}", type=EventType.VIEW, user="u" * 200, item="i1", time_ms=1, session="s" * 200)
@@ -254,12 +254,12 @@ def test_openapi_names_bodies_and_errors(shop):
 
 
 def test_serving_starts_without_torch_and_flwr():
-    assert imported_by("edge.serving.fitting, edge.importing, edge.releases.catalogue, edge.serving.api") == set()
+    assert imported_by("edge.serving.fitting, edge.records.importing, edge.releases.catalogue, edge.api.app") == set()
 
 
 def test_serving_an_existing_store_loads_no_data_frames(stocked):
-    open_it = f"; from pathlib import Path; edge.store.Store.open(Path({str(stocked.path)!r}))"
-    assert imported_by("edge.store, edge.serving.api", then=open_it, heavy={"pandas", "pyarrow", "onnx"}) == set()
+    open_it = f"; from pathlib import Path; edge.records.store.Store.open(Path({str(stocked.path)!r}))"
+    assert imported_by("edge.records.store, edge.api.app", then=open_it, heavy={"pandas", "pyarrow", "onnx"}) == set()
 
 
 def imported_by(modules, *, then="", heavy=frozenset({"torch", "flwr", "protocol.models"})):
@@ -270,10 +270,10 @@ def imported_by(modules, *, then="", heavy=frozenset({"torch", "flwr", "protocol
 SERVER = """
 import secrets, sys, uvicorn
 from pathlib import Path
-from edge.serving.api import build_app
+from edge.api.app import build_app
 from edge.serving.release import Loaded
 from edge.serving.service import Service
-from edge.store import Store
+from edge.records.store import Store
 
 store = Store.open(Path(sys.argv[1]))
 service = Service(store, Loaded.of(store, None), draw=secrets.token_bytes, now_ms=lambda: 1_795_000_000_000)

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import sqlite_utils
 
-from edge.events import Event, EventType, Item
-from edge.store import Store
+from edge.records.events import Event, EventType, Item
+from edge.records.store import Store
 from protocol.errors import BadInputError, NoSpaceError, UnavailableError
 
 BEGIN = 1_600_000_000_000
@@ -154,8 +154,8 @@ def test_threads_may_write_at_once(store):
 WRITER = """
 import sys
 from pathlib import Path
-from edge.events import Event, EventType
-from edge.store import Store
+from edge.records.events import Event, EventType
+from edge.records.store import Store
 
 store = Store.open(Path(sys.argv[1]), durability=sys.argv[2])
 for batch in range(10**6):

@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
 
-from edge.events import LONGEST_NAME, LONGEST_TEXT, EventType, check_name
+from edge.records.events import LONGEST_NAME, LONGEST_TEXT, EventType, check_name
 from edge.serving.degradation import Reason, Rung
 from protocol.errors import BadInputError
 

@@ -8,8 +8,9 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from edge import importing, settings
-from edge.store import Store
+from edge import settings
+from edge.records import importing
+from edge.records.store import Store
 from protocol.errors import BadInputError
 
 

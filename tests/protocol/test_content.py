@@ -1,6 +1,6 @@
 import numpy as np
 
-from protocol.models.content import BUCKETS, MOST_TOKENS, buckets_of, token_table
+from protocol.content import BUCKETS, MOST_TOKENS, buckets_of, token_table
 
 
 def test_buckets_are_the_same_on_every_machine_and_in_every_process():

@@ -7,9 +7,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from edge.events import Item
-from edge.importing import import_events, import_items
-from edge.store import Store
+from edge.records.events import Item
+from edge.records.importing import import_events, import_items
+from edge.records.store import Store
 from protocol.errors import BadInputError
 
 NOW_MS = 1_795_000_000_000

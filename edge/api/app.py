@@ -16,9 +16,8 @@ from fastapi.exceptions import RequestValidationError
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
-from edge.events import Event, check_event, parse_time
-from edge.serving.door import ApiKeys, Door, problem
-from edge.serving.models import (
+from edge.api.door import ApiKeys, Door, problem
+from edge.api.models import (
     EventBody,
     EventIn,
     EventsIn,
@@ -28,6 +27,7 @@ from edge.serving.models import (
     RecommendationsOut,
     SimilarIn,
 )
+from edge.records.events import Event, check_event, parse_time
 from edge.serving.service import Answer, Query, Service, UnknownItemError
 from protocol.errors import BadInputError, FederationError, NoSpaceError
 

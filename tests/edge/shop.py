@@ -10,11 +10,11 @@ import orjson
 import pytest
 from onnx import TensorProto, checker, helper, save
 
-from edge.events import Event, EventType, Item
+from edge.records.events import Event, EventType, Item
+from edge.records.store import Store
 from edge.releases.catalogue import Catalogue
 from edge.serving.release import Loaded, Release
 from edge.serving.service import Service
-from edge.store import Store
 from protocol.bundle import FileDigest
 from protocol.card import BundleCard, CatalogueCard
 from protocol.identity import FederationId

@@ -1,0 +1,1 @@
+"""The HTTP service: routes, the door before them, and what its OpenAPI says."""
