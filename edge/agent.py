@@ -40,6 +40,7 @@ from edge.releases.updating import Papers, Updater
 from edge.serving.release import Loaded
 from edge.serving.service import Service
 from edge.settings import EdgeSettings
+from edge.shop import Shop
 from protocol.errors import BadInputError, FederationError
 from protocol.identity import edge_id, federation_id
 
@@ -147,7 +148,7 @@ class _Agent:
         sys.setswitchinterval(_SWITCH_SECONDS)
         # uvicorn raises the signal that stopped it once more, and that must not end this process before its parts.
         signal.signal(signal.SIGTERM, lambda *_: None)
-        app = build_app(self._service, api_keys=self._api_keys())
+        app = build_app(Shop(service=self._service), api_keys=self._api_keys())
         config = uvicorn.Config(
             app, http="httptools", ws="none", access_log=False, log_config=None, timeout_graceful_shutdown=5
         )

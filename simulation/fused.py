@@ -11,8 +11,9 @@ from center.releases.export import FEWEST_CANDIDATES, SUBMODEL, export
 from edge.records.store import Store
 from edge.releases.catalogue import Catalogue
 from edge.serving.fitting import fit_fusion
+from edge.serving.query import Query
 from edge.serving.release import Loaded, Release
-from edge.serving.service import Query, Service
+from edge.serving.service import Service
 from protocol.bundle import CARD, FileDigest
 from protocol.card import BundleCard
 from protocol.identity import FederationId

@@ -1,16 +1,17 @@
 """What stands before every route: the API key, the size of the body, the stop-watch. Plain ASGI, a few µs a request."""
 
 import hmac
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from hashlib import sha256
 from http import HTTPStatus
 from time import perf_counter
-from typing import Any, Final
+from typing import Final
 
-import orjson
 from fastapi import HTTPException, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from edge.api.lean import LeanRoute
+from edge.api.problems import problem
 from edge.serving.metrics import Metrics
 from protocol.errors import BadInputError
 
@@ -44,8 +45,21 @@ class ApiKeys:
 class Door:
     """Lets in who has a key and a body of a bearable size, and notes how each request ended."""
 
-    def __init__(self, app: ASGIApp, *, keys: ApiKeys | None, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        keys: ApiKeys | None,
+        metrics: Metrics,
+        routes: Mapping[tuple[str, str], LeanRoute],
+    ) -> None:
+        """Stand before the app.
+
+        Args:
+            routes: by path and method, what is gone to straight, without walking the app's list of routes.
+        """
         self._app = app
+        self._routes = routes
         self._keys = keys
         self._metrics = metrics
 
@@ -67,7 +81,9 @@ class Door:
             if refusal is not None:
                 await refusal(scope, receive, noting)
             else:
-                await self._app(scope, _bounded(receive, _limit(scope["path"])), noting)
+                route = self._routes.get((scope["path"], scope["method"]))
+                app = route.app if route is not None else self._app
+                await app(scope, _bounded(receive, _limit(scope["path"])), noting)
         finally:
             self._metrics.note_request(scope["path"], scope["method"], status, perf_counter() - began)
 
@@ -79,13 +95,6 @@ class Door:
         if length.isdigit() and int(length[:20]) > _limit(path):
             return problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, _too_large(_limit(path)))
         return None
-
-
-def problem(status: HTTPStatus, detail: str, *, headers: dict[str, str] | None = None) -> Response:
-    """An error in the form of RFC 9457, one clear line in it."""
-    body: dict[str, Any] = {"type": "about:blank", "title": status.phrase, "status": status.value, "detail": detail}
-    content = orjson.dumps(body)
-    return Response(content, status.value, media_type="application/problem+json", headers=headers)
 
 
 def _key(headers: dict[bytes, bytes]) -> bytes:

@@ -117,16 +117,8 @@ class RecommendationsOut(BaseModel):
 
     rec_id: str = Field(description="Events that follow from this answer echo it.")
     release: int | None = Field(description="Version of the release that answered; null before the first.")
+    arm: str | None = Field(description="The arm of an experiment under which it was answered.")
     rung: Rung
     degraded: bool
     reasons: list[Reason]
     items: list[ItemOut]
-
-
-class ProblemOut(BaseModel):
-    """RFC 9457."""
-
-    type: str = "about:blank"
-    title: str
-    status: int
-    detail: str

@@ -17,8 +17,9 @@ from edge.releases.installer import Installer
 from edge.releases.rehearsal import Rehearsed
 from edge.releases.trial import Figures, slow_seconds, why_not
 from edge.releases.trial_record import Outcome, TrialRecord
+from edge.serving.query import Query
 from edge.serving.release import Loaded
-from edge.serving.service import Query, Service
+from edge.serving.service import Service
 from edge.settings import TrialSettings
 from protocol.errors import FederationError, UntrustedReleaseError
 from protocol.release import Offer

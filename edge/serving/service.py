@@ -8,7 +8,6 @@ import asyncio
 from base64 import urlsafe_b64encode
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from time import perf_counter
 
 import numpy as np
@@ -17,9 +16,11 @@ from numpy.typing import NDArray
 from edge.records.events import Event
 from edge.records.store import AddOutcome, Past, Store
 from edge.serving.degradation import Footing, Reason, Rung, find_footing
+from edge.serving.filters import ANYTHING, Filter, allowed
 from edge.serving.fitting import LINES
 from edge.serving.fusion import TOP, lay_out
 from edge.serving.metrics import Metrics
+from edge.serving.query import Answer, Query, Recommended
 from edge.serving.ranker import Ranked, best
 from edge.serving.release import Loaded, Release
 from edge.serving.shelf import Shelf
@@ -36,49 +37,6 @@ _ENOUGH = 30  # of the model's best that a filter leaves: with fewer, it scores 
 
 class UnknownItemError(BadInputError):
     """Neither this site nor the shared catalogue knows the item."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Query:
-    """What a shop asks. Exactly one of user and history is given.
-
-    Attributes:
-        history: item ids, oldest first.
-        categories: only items of these; None: of any.
-        exclude: items that must not be in the answer.
-    """
-
-    user: str | None = None
-    history: Sequence[str] | None = None
-    limit: int = 10
-    categories: Sequence[str] | None = None
-    exclude: Sequence[str] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Recommended:
-    """One item of an answer; scores compare within one answer only."""
-
-    item: str
-    score: float
-    title: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
-    """Items, best first, and how good the answer is.
-
-    Attributes:
-        rec_id: events that follow from this answer echo it.
-        release: version that answered; None before the first.
-        reasons: why it is not the best rung; empty: it is.
-    """
-
-    rec_id: str
-    release: int | None
-    rung: Rung
-    reasons: tuple[Reason, ...]
-    items: list[Recommended]
 
 
 class Service:
@@ -232,12 +190,17 @@ class Service:
         past = self._past(loaded, query)
         unknown = Reason.UNKNOWN_USER if query.user is not None else Reason.UNKNOWN_ITEMS
         footing = find_footing(loaded.release, past, unknown=unknown)
-        allowed = loaded.shelf.allowed(query.categories, query.exclude)
-        places, scores = self._rank(loaded, past, footing, allowed, query)
+        mask = allowed(loaded.shelf, query.filter, query.exclude)
+        places, scores = self._rank(loaded, past, footing, mask, query)
         return self._answer(loaded, footing.rung, footing.reasons, places, scores)
 
     def similar(
-        self, item: str, *, limit: int, categories: Sequence[str] | None = None, exclude: Sequence[str] = ()
+        self,
+        item: str,
+        *,
+        limit: int,
+        wanted: Filter = ANYTHING,
+        exclude: Sequence[str] = (),
     ) -> Answer:
         """Items like this one by the model's vectors; popular ones of its category when the model does not know it.
 
@@ -247,16 +210,16 @@ class Service:
         place = self._loaded.shelf.place(item)
         if place is None:
             raise UnknownItemError(f"item {item} is unknown")
-        allowed = self._loaded.shelf.allowed(categories, [*exclude, item])
-        return self._timed(lambda: self._similar(self._loaded, place, allowed, limit=limit))
+        mask = allowed(self._loaded.shelf, wanted, [*exclude, item])
+        return self._timed(lambda: self._similar(self._loaded, place, mask, limit=limit))
 
-    def _similar(self, loaded: Loaded, place: int, allowed: NDArray[np.bool_], *, limit: int) -> Answer:
+    def _similar(self, loaded: Loaded, place: int, mask: NDArray[np.bool_], *, limit: int) -> Answer:
         shelf = loaded.shelf
         if loaded.release is not None and place <= shelf.rows:
-            rows, cosines = loaded.release.ranker.similar(place, allowed[: shelf.rows + 1], k=limit)
+            rows, cosines = loaded.release.ranker.similar(place, mask[: shelf.rows + 1], k=limit)
             return self._answer(loaded, Rung.SEQUENCE, (), rows, cosines)
         reason = Reason.NO_RELEASE if loaded.release is None else Reason.PRIVATE_ITEM
-        kin = allowed & (shelf.category == shelf.category[place])
+        kin = mask & (shelf.category == shelf.category[place])
         places = best(np.where(kin, shelf.popularity(), -np.inf).astype(np.float32), limit)
         return self._answer(loaded, Rung.POPULARITY, (reason,), places, shelf.bought[places])
 
@@ -287,24 +250,24 @@ class Service:
         return Past(item=item, time_ms=np.arange(len(item)), purchased=np.zeros(len(item), np.bool_))
 
     def _rank(
-        self, loaded: Loaded, past: Past, footing: Footing, allowed: NDArray[np.bool_], query: Query
+        self, loaded: Loaded, past: Past, footing: Footing, mask: NDArray[np.bool_], query: Query
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Places and scores, best first; filled up with popular items where the candidates are too few."""
         release, ranked, market = loaded.release, footing.ranked, loaded.market()
         if ranked is not None and release is not None:
-            kept = np.count_nonzero(allowed[ranked.rows])
+            kept = np.count_nonzero(mask[ranked.rows])
             if kept < min(max(query.limit, _ENOUGH), len(ranked.rows)):
-                rows = np.flatnonzero(allowed[: loaded.shelf.rows + 1])
+                rows = np.flatnonzero(mask[: loaded.shelf.rows + 1])
                 rows = rows[best(release.ranker.score(ranked.state, rows), TOP)]
                 ranked = Ranked(state=ranked.state, rows=rows)
-        slate = lay_out(past, market, ranker=release.ranker if release else None, ranked=ranked, allowed=allowed)
+        slate = lay_out(past, market, ranker=release.ranker if release else None, ranked=ranked, allowed=mask)
         said = slate.scores(loaded.weights.vector()).astype(np.float32)
         order = best(said, query.limit)
         places, scores = slate.places[order], said[order]
         if len(places) < query.limit:
-            allowed[slate.places] = False
+            mask[slate.places] = False
             rest = best(
-                np.where(allowed, loaded.shelf.popularity(), -np.inf).astype(np.float32), query.limit - len(places)
+                np.where(mask, loaded.shelf.popularity(), -np.inf).astype(np.float32), query.limit - len(places)
             )
             floor = float(said.min(initial=0)) - 1
             places = np.r_[places, rest]

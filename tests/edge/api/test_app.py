@@ -16,6 +16,7 @@ import pytest
 from edge.api.app import build_app
 from edge.api.door import ApiKeys
 from edge.records.store import Store
+from edge.shop import Shop
 from protocol.errors import BadInputError, NoSpaceError
 
 KEY = "a-key-of-this-shop"
@@ -27,7 +28,7 @@ def shop(make_service, load_release):
     return client_of(make_service(load_release(3)))
 
 
-class Shop:
+class Customer:
     """A synchronous client of the app itself; a handler that raises answers 500, as a server would."""
 
     def __init__(self, app, headers):
@@ -50,7 +51,7 @@ class Shop:
 
 def client_of(service):
     keys = ApiKeys([sha256(KEY.encode()).hexdigest()])
-    return Shop(build_app(service, api_keys=keys), HEADERS)
+    return Customer(build_app(Shop(service=service), api_keys=keys), HEADERS)
 
 
 def recommend(shop, **body):
@@ -274,10 +275,11 @@ from edge.api.app import build_app
 from edge.serving.release import Loaded
 from edge.serving.service import Service
 from edge.records.store import Store
+from edge.shop import Shop
 
 store = Store.open(Path(sys.argv[1]))
 service = Service(store, Loaded.of(store, None), draw=secrets.token_bytes, now_ms=lambda: 1_795_000_000_000)
-app = build_app(service, api_keys=None)
+app = build_app(Shop(service=service), api_keys=None)
 uvicorn.run(app, port=int(sys.argv[2]), log_level="error", loop="uvloop", http="httptools")
 """
 

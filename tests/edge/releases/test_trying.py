@@ -15,7 +15,7 @@ from edge.releases.rehearsal import Rehearsed
 from edge.releases.trial_record import Outcome, TrialRecord
 from edge.releases.trying import Trying
 from edge.serving.degradation import Reason
-from edge.serving.service import Query
+from edge.serving.query import Query
 from edge.settings import TrialSettings
 from protocol import rec_id
 from protocol.bundle import CARD, Entry, Manifest, bundle_digest

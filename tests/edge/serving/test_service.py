@@ -8,8 +8,10 @@ import pytest
 from edge.records.events import EventType, Item
 from edge.records.store import Store
 from edge.serving.degradation import Reason, Rung
+from edge.serving.filters import Filter
+from edge.serving.query import Query
 from edge.serving.release import Loaded, Release
-from edge.serving.service import Query, UnknownItemError
+from edge.serving.service import UnknownItemError
 from protocol.errors import UntrustedReleaseError
 
 
@@ -72,13 +74,15 @@ def test_private_item_crashes_nothing_and_can_be_recommended(make_service, load_
 
 
 def test_filter_holds_and_is_filled_from_the_model(make_service, load_release):
-    answer = make_service(load_release()).recommend(Query(history=["i11"], categories=["fish"], limit=12))
+    answer = make_service(load_release()).recommend(
+        Query(history=["i11"], filter=Filter(categories=["fish"]), limit=12)
+    )
     assert set(names(answer)) == {"i2", "i4", "i6", "i8", "i10", "i12"}
     assert set(names(answer)[:2]) <= {"i10", "i12", "i8"}
 
 
 def test_a_category_nobody_has_gives_an_empty_answer(make_service, load_release):
-    assert names(make_service(load_release()).recommend(Query(user="ada", categories=["cars"]))) == []
+    assert names(make_service(load_release()).recommend(Query(user="ada", filter=Filter(categories=["cars"])))) == []
 
 
 def test_excluded_items_stay_out_whatever_rung_answers(make_service, load_release):
@@ -194,7 +198,7 @@ def test_what_another_process_imports_is_sold_without_a_restart(make_service, lo
     with Store.open(tmp_path / "store.db") as other:
         other.put_items([Item(item="new-pie", category="pie")])
     asyncio.run(service.look_again())
-    assert {"new-pie"} <= set(names(service.recommend(Query(user="ada", categories=["pie"]))))
+    assert {"new-pie"} <= set(names(service.recommend(Query(user="ada", filter=Filter(categories=["pie"])))))
 
 
 def test_a_bundle_of_another_catalogue_is_refused(make_bundle, catalogue):

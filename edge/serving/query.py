@@ -1,0 +1,62 @@
+"""What a shop asks and what it is answered, without HTTP."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from edge.serving.degradation import Reason, Rung
+from edge.serving.filters import ANYTHING, Filter
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Query:
+    """What a shop asks. Exactly one of user, session and history is given.
+
+    Attributes:
+        session: an anonymous visit; once merged, whoever it turned out to be.
+        history: item ids, oldest first.
+        scenario: where the answer will stand; it has filters, boosts, rules and diversity of its own.
+        items: what stands there already: the item of a product page, the contents of a basket.
+        filter: what items of the answer must be, beside what the scenario wants.
+        exclude: items that must not be in the answer.
+        context: what is known of a visit without knowing who it is: ``region``, ``page``.
+        within_ms: the answer is of use only so long; None: as the settings say.
+    """
+
+    user: str | None = None
+    session: str | None = None
+    history: Sequence[str] | None = None
+    limit: int = 10
+    scenario: str = "home"
+    items: Sequence[str] = ()
+    filter: Filter = ANYTHING
+    exclude: Sequence[str] = ()
+    context: Mapping[str, str] = field(default_factory=dict)
+    within_ms: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recommended:
+    """One item of an answer; scores compare within one answer only."""
+
+    item: str
+    score: float
+    title: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """Items, best first, and how good the answer is.
+
+    Attributes:
+        rec_id: events that follow from this answer echo it.
+        release: version that answered; None before the first.
+        arm: ``experiment/arm`` under which it was answered; None: under no experiment.
+        reasons: why it is not the best rung; empty: it is.
+    """
+
+    rec_id: str
+    release: int | None
+    rung: Rung
+    reasons: tuple[Reason, ...]
+    items: list[Recommended]
+    arm: str | None = None
