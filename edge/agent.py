@@ -11,7 +11,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -25,24 +25,15 @@ from edge.api.app import build_app
 from edge.api.door import ApiKeys
 from edge.children import Child
 from edge.diary import Diary
-from edge.keys import Keys, load_public
-from edge.membership import Membership
+from edge.line import Line
 from edge.records.store import Store
-from edge.releases.connection import BrokerAccess
-from edge.releases.rehearsal import Rehearsal
-from edge.releases.renewal import PAIR, Renewal
-from edge.releases.ring import Rings
-from edge.releases.stage import Stage
-from edge.releases.sync import Hearing, Sync, Trust
 from edge.releases.trial_record import Outcome, TrialRecord
 from edge.releases.trying import Trying
-from edge.releases.updating import Papers, Updater
 from edge.serving.release import Loaded
 from edge.serving.service import Service
-from edge.settings import EdgeSettings
+from edge.settings import CenterSettings, EdgeSettings
 from edge.shop import Shop
 from protocol.errors import BadInputError, FederationError
-from protocol.identity import edge_id, federation_id
 
 _log = structlog.get_logger(__name__)
 _LOOK_SECONDS = 0.5
@@ -73,7 +64,6 @@ class _Agent:
     def __init__(self, directory: Path, settings: EdgeSettings, parts: ExitStack) -> None:
         self._directory = directory
         self._settings = settings
-        federation, me = federation_id(settings.site.federation), edge_id(settings.site.name)
         self._store = parts.enter_context(Store.open(directory / "store.db", durability=settings.store.durability))
         self._installer = tuning.open_installer(directory, settings)
         self._diary = Diary(directory)
@@ -88,31 +78,6 @@ class _Agent:
         self._rounds_until_ms = 0
         self._fitted_for = 0
         self._loop: asyncio.AbstractEventLoop | None = None
-        keys = Keys.load(directory / "keys")
-        self._sync = Sync(
-            BrokerAccess(
-                host=settings.center.broker_host,
-                port=settings.center.broker_port,
-                authority=directory / "trust" / "ca.crt",
-                certificate=directory / PAIR,
-                key=directory / PAIR,
-            ),
-            federation=federation,
-            edge=me,
-            trust=Trust(
-                center_key=load_public(directory / "trust" / "center.pub"),
-                sealing_key=keys.seal,
-                root=(directory / "trust" / "root.json").read_bytes(),
-            ),
-            hearing=Hearing(
-                on_wake=self._on_wake,
-                on_release_available=self._on_release_available,
-                on_trouble=lambda error: _log.warning("not believed", why=error.line()),
-            ),
-            folder=directory,
-        )
-        self._renewal = Renewal(directory, settings, renewed=self._sync.reconnect)
-        self._rehearsal = Rehearsal(directory, niceness=settings.training.niceness)
         self._trying = Trying(
             service=self._service,
             installer=self._installer,
@@ -121,25 +86,20 @@ class _Agent:
             note=self._diary.note,
             changed=self._report,
         )
-        self._updater = Updater(
-            sync=self._sync,
+        self._line = self._connect(settings.center) if settings.center else None
+
+    def _connect(self, center: CenterSettings) -> Line:
+        return Line(
+            self._directory,
+            self._settings,
+            center,
+            service=self._service,
             installer=self._installer,
-            stage=Stage(
-                directory,
-                service=self._service,
-                installer=self._installer,
-                trying=self._trying,
-                rehearsal=self._rehearsal,
-                note=self._diary.note,
-                loop=self._running_loop,
-            ),
-            papers=Papers(
-                me=me,
-                membership=Membership(directory, federation=federation),
-                rings=Rings(directory, federation=federation, edge=me),
-                note=self._diary.note,
-                changed=self._report,
-            ),
+            trying=self._trying,
+            diary=self._diary,
+            rounds_until=self._expect_rounds,
+            changed=self._report,
+            loop=self._running_loop,
         )
 
     async def serve(self, listener: socket.socket) -> None:
@@ -153,9 +113,8 @@ class _Agent:
             app, http="httptools", ws="none", access_log=False, log_config=None, timeout_graceful_shutdown=5
         )
         server = uvicorn.Server(config)
-        self._updater.start(resume=self._goes_on_trying)
-        self._sync.start()
-        self._renewal.start()
+        if self._line:
+            self._line.start(resume=self._goes_on_trying)
         self._report()
         minding = asyncio.gather(self._mind_children(), self._trying.watch())
         _log.info("edge serves", site=self._settings.site.name, port=listener.getsockname()[1])
@@ -168,10 +127,8 @@ class _Agent:
             await asyncio.to_thread(self._stop)
 
     def _stop(self) -> None:
-        self._renewal.stop()
-        self._rehearsal.stop()
-        self._updater.stop()
-        self._sync.stop()
+        if self._line:
+            self._line.stop()
         with suppress(FederationError):
             self._installer.rest()
 
@@ -242,9 +199,11 @@ class _Agent:
 
     def _report(self) -> None:
         """Tell the center what runs here, and nothing else."""
+        if self._line is None:
+            return
         served, catalogue = self._service.loaded.release, self._installer.catalogue()
         standing, candidate = self._installer.standing(), self._installer.candidate()
-        self._sync.report(
+        self._line.report(
             {
                 "version": tuning.EDGE_VERSION,
                 "release": served.version if served else 0,
@@ -253,19 +212,14 @@ class _Agent:
                 "went_back": standing.refused[-1].version if standing.refused else 0,
                 "candidate": candidate.offer.version if candidate else 0,
                 "catalogue": catalogue.offer.version if catalogue else 0,
-                "fetching": self._updater.fetching,
+                "fetching": self._line.fetching,
                 "fitted": self._fitted_for,
                 "audit": self._diary.head(),
             }
         )
 
-    def _on_wake(self, content: Mapping[str, Any]) -> None:
-        until = content.get("until_ms")
-        if isinstance(until, int):
-            self._rounds_until_ms = until
-
-    def _on_release_available(self) -> None:
-        self._updater.wake()
+    def _expect_rounds(self, until_ms: int) -> None:
+        self._rounds_until_ms = until_ms
 
     def _api_keys(self) -> ApiKeys | None:
         if not self._settings.serving.require_api_key:

@@ -32,6 +32,27 @@ _HERE = Path("edge-data")
 
 
 @app.command()
+def new(
+    name: Annotated[str, typer.Argument(help="The site's name: small letters, digits, hyphens.")],
+    directory: Directory = _HERE,
+    port: Annotated[int, typer.Option(min=1, max=65_535, help="Port of the query service.")] = 8080,
+    as_json: AsJson = False,
+) -> None:
+    """Set up a shop by itself; it may join a federation later."""
+    from edge import asking, joining
+
+    joining.open_alone(name, directory=directory, serving_port=port)
+    key = _new_key(directory, label="first")
+    asking.keep_key(directory, key)
+    _say(
+        {"site": name, "directory": str(directory), "api_key": key},
+        as_json=as_json,
+        text=f"{name} is set up in {directory}.\nAPI key of the query service, shown once: {key}\n"
+        f"Next: hanse-edge import items FILE --dir {directory}, then hanse-edge serve --dir {directory}",
+    )
+
+
+@app.command()
 def join(
     token: Annotated[str, typer.Argument(help="The line that hanse-center enroll printed.")],
     directory: Directory = _HERE,
@@ -245,6 +266,7 @@ def _new_key(directory: Path, *, label: str) -> str:
     """Draw an API key; only its hash is kept."""
     fresh = secrets.token_urlsafe(24)
     path = directory / "keys" / "api-keys"
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     with path.open("a", encoding="utf-8") as file:
         file.write(f"{sha256(fresh.encode()).hexdigest()} {' '.join(label.split())}\n")
     path.chmod(0o600)

@@ -16,7 +16,7 @@ from edge import audit
 from edge.keys import Keys
 from edge.records.store import Store
 from edge.releases import renewal
-from edge.settings import EdgeSettings
+from edge.settings import CenterSettings, EdgeSettings
 from protocol.audit import check_chain
 from protocol.diagnosis import Finding
 from protocol.errors import FederationError
@@ -29,11 +29,17 @@ _TIMEOUT_SECONDS = 5.0
 
 def examine(directory: Path, settings: EdgeSettings, *, now: datetime) -> Iterator[Finding]:
     """Every check in turn; none stops the others."""
+    center = settings.center
+    tied: tuple[tuple[str, Callable[[], Finding]], ...] = ()
+    if center is not None:
+        tied = (
+            ("keys", lambda: _keys(directory)),
+            ("certificate", lambda: _certificate(directory, now)),
+            ("gateway and clock", lambda: _gateway(directory, center, now)),
+            ("broker", lambda: _broker(directory, center)),
+        )
     checks: tuple[tuple[str, Callable[[], Finding]], ...] = (
-        ("keys", lambda: _keys(directory)),
-        ("certificate", lambda: _certificate(directory, now)),
-        ("gateway and clock", lambda: _gateway(directory, settings, now)),
-        ("broker", lambda: _broker(directory, settings)),
+        *tied,
         ("port", lambda: _port(settings)),
         ("disk", lambda: _disk(directory)),
         ("books", lambda: _books(directory)),
@@ -68,22 +74,22 @@ def _certificate(directory: Path, now: datetime) -> Finding:
     return Finding(check="certificate")
 
 
-def _gateway(directory: Path, settings: EdgeSettings, now: datetime) -> Finding:
+def _gateway(directory: Path, center: CenterSettings, now: datetime) -> Finding:
     name = "gateway and clock"
     context = ssl.create_default_context(cafile=str(directory / "trust" / "ca.crt"))
     try:
         with httpx.Client(verify=context, timeout=_TIMEOUT_SECONDS, trust_env=False) as client:
-            response = client.get(f"{settings.center.gateway}/health")
+            response = client.get(f"{center.gateway}/health")
     except httpx.HTTPError as error:
         return Finding(
             check=name,
-            problem=f"{settings.center.gateway}: {error}",
+            problem=f"{center.gateway}: {error}",
             fix="serving goes on without the center; check the line, or center.gateway in edge.toml",
         )
     if not response.is_success:
         return Finding(
             check=name,
-            problem=f"{settings.center.gateway} answers {response.status_code}",
+            problem=f"{center.gateway} answers {response.status_code}",
             fix="serving goes on without the center; tell the federation operator",
         )
     date = response.headers.get("date")
@@ -94,10 +100,10 @@ def _gateway(directory: Path, settings: EdgeSettings, now: datetime) -> Finding:
     return Finding(check=name)
 
 
-def _broker(directory: Path, settings: EdgeSettings) -> Finding:
+def _broker(directory: Path, center: CenterSettings) -> Finding:
     context = ssl.create_default_context(cafile=str(directory / "trust" / "ca.crt"))
     context.load_cert_chain(directory / renewal.PAIR)
-    address = (settings.center.broker_host, settings.center.broker_port)
+    address = (center.broker_host, center.broker_port)
     try:
         with (
             closing(socket.create_connection(address, timeout=_TIMEOUT_SECONDS)) as raw,

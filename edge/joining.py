@@ -1,4 +1,7 @@
-"""`hanse-edge join TOKEN`: makes this site's keys, shows the public halves to the center, writes `edge.toml` last."""
+"""`hanse-edge new NAME`: a shop by itself. `hanse-edge join TOKEN`: keys, their public halves to the center.
+
+Both write ``edge.toml`` last: a folder without one is no edge. A shop that was alone keeps its books and settings.
+"""
 
 import ssl
 from dataclasses import dataclass
@@ -16,6 +19,7 @@ from edge.settings import PolicySettings
 from protocol import cohort
 from protocol.enrolment import EnrolmentAnswer, EnrolmentRequest, Token
 from protocol.errors import BadInputError, BadSignatureError, MalformedMessageError, UnavailableError
+from protocol.identity import edge_id
 
 _TIMEOUT_SECONDS = 30.0
 
@@ -47,9 +51,11 @@ def join(token_text: str, *, directory: Path, serving_port: int, min_cohort: int
         UnavailableError: the center does not answer.
         BadSignatureError: the answer is not from the center that the token names.
     """
-    if (directory / settings.FILE_NAME).exists():
-        raise BadInputError(f"{directory} has joined a federation already", advice="use another folder with --dir")
     token = Token.from_text(token_text)
+    alone = _alone(directory)
+    if alone and settings.load(directory).site.name != token.site:
+        name = settings.load(directory).site.name
+        raise BadInputError(f"this edge is {name}, the token is for {token.site}", advice=f"hanse-center enroll {name}")
     keys = _own_keys(directory / "keys")
     key = renewal.new_key()
     request = EnrolmentRequest(
@@ -61,9 +67,30 @@ def join(token_text: str, *, directory: Path, serving_port: int, min_cohort: int
     authority = x509.load_der_x509_certificate(token.authority)
     renewal.keep(directory, answer.certificate, key=key, authority=authority)
     _keep(token, answer, authority, directory)
-    text = _settings_text(token, answer, serving_port=serving_port, min_cohort=min_cohort)
+    text = _settings_text(token, answer, min_cohort=min_cohort)
+    text += _without_site(alone) if alone else f"\n[serving]\nport = {serving_port}\n"
     durable.write(directory / settings.FILE_NAME, text.encode())
     return Joined(site=token.site, federation=token.federation, directory=directory)
+
+
+def open_alone(name: str, *, directory: Path, serving_port: int) -> None:
+    """Set up the folder of a shop that belongs to no federation, or not yet.
+
+    Raises:
+        BadInputError: the name is none, or an edge lives in this folder.
+    """
+    path = directory / settings.FILE_NAME
+    if path.exists():
+        raise BadInputError(f"{directory} is an edge already", advice="use another folder with --dir")
+    text = f"""\
+# Written by hanse-edge new. All settings and their defaults: docs/settings.md
+[site]
+name = "{edge_id(name)}"
+
+[serving]
+port = {serving_port}
+"""
+    durable.write(path, text.encode())
 
 
 def _own_keys(folder: Path) -> Keys:
@@ -111,7 +138,32 @@ def _keep(token: Token, answer: EnrolmentAnswer, authority: x509.Certificate, di
     durable.write(trust / "root.json", answer.root.encode())
 
 
-def _settings_text(token: Token, answer: EnrolmentAnswer, *, serving_port: int, min_cohort: int) -> str:
+def _alone(directory: Path) -> str:
+    """The settings of a shop that has been alone so far; empty: nobody was here.
+
+    Raises:
+        BadInputError: it has joined a federation.
+    """
+    path = directory / settings.FILE_NAME
+    if not path.exists():
+        return ""
+    if settings.load(directory).center is not None:
+        raise BadInputError(f"{directory} has joined a federation already", advice="use another folder with --dir")
+    return path.read_text("utf-8")
+
+
+def _without_site(text: str) -> str:
+    """All sections but those that joining writes."""
+    kept, keeping = [], False
+    for line in text.splitlines(keepends=True):
+        if line.startswith("["):
+            keeping = line.strip() not in {"[site]", "[policy]"}
+        if keeping:
+            kept.append(line)
+    return "\n" + "".join(kept)
+
+
+def _settings_text(token: Token, answer: EnrolmentAnswer, *, min_cohort: int) -> str:
     return f"""\
 # Written by hanse-edge join. All settings and their defaults: docs/settings.md
 [site]
@@ -122,9 +174,6 @@ federation = "{token.federation}"
 gateway = "{token.gateway}"
 broker_host = "{answer.broker_host}"
 broker_port = {answer.broker_port}
-
-[serving]
-port = {serving_port}
 
 [policy]
 min_cohort = {min_cohort}

@@ -17,7 +17,7 @@ class SiteSettings(Section):
 
     name: str
     """The site's name in the roster."""
-    federation: str
+    federation: str = "alone"
     """The federation it has joined."""
 
 
@@ -130,13 +130,24 @@ class EdgeSettings(Settings):
     model_config = SettingsConfigDict(env_prefix="HANSE_EDGE_")
 
     site: SiteSettings
-    center: CenterSettings
+    center: CenterSettings | None = None
+    """Missing: this edge belongs to no federation and serves what it has."""
     serving: ServingSettings = ServingSettings()
     policy: PolicySettings = PolicySettings()
     privacy: PrivacySettings = PrivacySettings()
     training: TrainingSettings = TrainingSettings()
     trial: TrialSettings = TrialSettings()
     store: StoreSettings = StoreSettings()
+
+    def tied(self) -> CenterSettings:
+        """Where the center is.
+
+        Raises:
+            BadInputError: this edge has joined no federation.
+        """
+        if self.center is None:
+            raise BadInputError("this edge has joined no federation", advice="hanse-edge join TOKEN")
+        return self.center
 
 
 def load(directory: Path) -> EdgeSettings:

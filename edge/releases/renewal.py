@@ -83,9 +83,9 @@ def renew(directory: Path, settings: EdgeSettings) -> x509.Certificate:
         UnavailableError: the center does not answer.
         NotAdmittedError: it gives this site no certificate.
         BadSignatureError: it is not the center that this edge joined, or its answer is no certificate of ours.
-        BadInputError: a key of this edge is missing or damaged.
+        BadInputError: a key of this edge is missing or damaged, or it has joined no federation.
     """
-    edge = edge_id(settings.site.name)
+    gateway, edge = settings.tied().gateway, edge_id(settings.site.name)
     key = new_key()
     request = RenewalRequest(
         federation=federation_id(settings.site.federation),
@@ -98,7 +98,7 @@ def renew(directory: Path, settings: EdgeSettings) -> x509.Certificate:
     except (OSError, ValueError) as error:
         raise BadInputError(f"{authority_path} cannot be read: {error}", advice="restore it from a backup") from error
     body = request.sign(Keys.load(directory / "keys").identity)
-    keep(directory, _ask(settings.center.gateway, body, authority=authority_path), key=key, authority=authority)
+    keep(directory, _ask(gateway, body, authority=authority_path), key=key, authority=authority)
     return read(directory)
 
 

@@ -78,7 +78,7 @@ def learn(directory: Path, settings: EdgeSettings) -> None:
         note=lambda asked: diary.note("round answered", **_facts(asked)),
     )
     node = FlowerNode(
-        gateway_url=settings.center.gateway,
+        gateway_url=settings.tied().gateway,
         ca_certificate=directory / "trust" / "ca.crt",
         node_key=keys.node,
         app=build_client_app(participation.answer),

@@ -141,10 +141,10 @@ def _offered(sync: Sync, heard: threading.Event, *, edge: EdgeId) -> Offered | N
 
 
 def _access(site: Path, *, port: int | None = None) -> BrokerAccess:
-    told = settings.load(site)
+    center = settings.load(site).tied()
     return BrokerAccess(
-        host=told.center.broker_host,
-        port=port or told.center.broker_port,
+        host=center.broker_host,
+        port=port or center.broker_port,
         authority=site / "trust" / "ca.crt",
         certificate=site / PAIR,
         key=site / PAIR,

@@ -21,6 +21,8 @@ from scipy import stats
 from center import settings as center_settings
 from center.keys import CenterKeys
 from center.mqtt import road
+from edge import settings as edge_settings
+from edge.records.store import Store
 from protocol import lessons, packing
 from protocol.errors import FederationError
 from protocol.messages import MaskedUpdate
@@ -83,6 +85,29 @@ def test_importing_twice_changes_nothing(federation, data) -> None:
     assert again["added"] == 0
     assert again["duplicates"] == len(part.events)
     assert again["rejected"] == 0
+
+
+def test_a_shop_that_was_alone_joins_with_its_books_and_settings(federation, tmp_path) -> None:
+    shop = tmp_path / "alone"
+    items = tmp_path / "items.csv"
+    items.write_text("item,title\nown-pie,Our own pie\n", "utf-8")
+    federation.command("hanse-edge", "new", "alone", "--port", "1", at=shop)
+    with (shop / "edge.toml").open("a", encoding="utf-8") as file:
+        file.write('\n[store]\ndurability = "normal"\n')
+    federation.command("hanse-edge", "import", "items", str(items), at=shop)
+    other, own = (
+        json.loads(federation.command("hanse-center", "enroll", name, "--json"))["token"] for name in ("other", "alone")
+    )
+    with pytest.raises(CommandFailedError, match="this edge is alone"):
+        federation.command("hanse-edge", "join", other, at=shop)
+    federation.command("hanse-edge", "join", own, at=shop)
+    with pytest.raises(CommandFailedError, match="has joined a federation"):
+        federation.command("hanse-edge", "join", own, at=shop)
+    told = edge_settings.load(shop)
+    assert (told.site.federation, told.serving.port, told.store.durability) == ("hanse-walk", 1, "normal")
+    with Store.open(shop / "store.db") as store:
+        assert store.item("own-pie") is not None
+    federation.command("hanse-center", "remove", "alone")
 
 
 def test_a_used_token_admits_nobody_else(federation, tmp_path) -> None:
