@@ -1,9 +1,11 @@
 """Files of a shop into its store: every row checked, every refused row written down with its line and its reason.
 
-Columns of events: ``user``, ``item`` and ``time`` are required; ``type`` (default purchase), ``quantity`` (default 1),
-``event_id``, ``session``, ``rec_id`` and ``query`` may be there. ``time`` is ISO 8601 (without a zone: UTC) or a count
-of seconds (below 100,000,000,000) or milliseconds. Columns of items: ``item`` is required; ``title``, ``category``,
-``brand``, ``price``, ``stock`` and ``attributes`` (a JSON object) may be there, any other column becomes an attribute.
+Columns of events: ``item``, ``time`` and ``user`` or ``session`` are required; ``type`` (default purchase),
+``quantity`` (default 1), ``event_id``, ``rec_id``, ``query``, and where it happened (``region``, ``page``, ``device``,
+``campaign``) may be there. ``time`` is ISO 8601 (without a zone: UTC) or a count of seconds (below 100,000,000,000) or
+milliseconds.
+Columns of items: ``item`` is required; ``title``, ``category``, ``brand``, ``price``, ``stock``, ``added`` (when it was
+listed first, a time) and ``attributes`` (a JSON object) may be there, any other column becomes an attribute.
 """
 
 import json
@@ -17,15 +19,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TextIO
 
-from edge.records.events import TYPES, Event, Item, check_event, check_item, parse_time
+from edge.records.events import CONTEXT, TYPES, Event, Item, check_event, check_item, parse_time
 from edge.records.reading import Row, Source, open_source
 from edge.records.store import Store
 from protocol.errors import BadInputError
 
 _BATCH = 10_000  # events a transaction: one flush to disk, and at most so much is done again after a kill -9
 _REJECT_TEXT = 2_000  # characters of a refused row that are worth keeping
-_EVENT_COLUMNS = ("event_id", "type", "user", "item", "time", "quantity", "session", "rec_id", "query")
-_ITEM_COLUMNS = ("item", "title", "category", "brand", "price", "stock", "attributes")
+_EVENT_COLUMNS = ("event_id", "type", "user", "item", "time", "quantity", "session", "rec_id", "query", *CONTEXT)
+_ITEM_COLUMNS = ("item", "title", "category", "brand", "price", "stock", "added", "attributes")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,7 +99,9 @@ def import_events(
         UnavailableError: another process holds the store.
     """
     source = open_source(path)
-    _require(path, source, ("user", "item", "time"))
+    _require(path, source, ("item", "time"))
+    if source.columns is not None and "session" not in source.columns:
+        _require(path, source, ("user",))
     ordinals: Counter[bytes] = Counter()
     rows = added = duplicates = 0
     with _Rejects(rejects) as refused:
@@ -124,15 +128,21 @@ def import_items(
     path: Path,
     *,
     rejects: Path,
+    now_ms: int | None = None,
     progress: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> ImportOutcome:
-    """List a file of items; what was known of an item is replaced. Arguments and errors as of `import_events`."""
+    """List a file of items; what was known of an item is replaced. Arguments and errors as of `import_events`.
+
+    What is not yet listed is new now, unless a column says when it was; in the first file of all nothing is new.
+    """
     source = open_source(path)
+    if not store.has_items():
+        now_ms = None
     _require(path, source, ("item",))
     rows = added = 0
     with _Rejects(rejects) as refused:
         while batch := list(islice(source.rows, _BATCH)):
-            added += store.put_items([item for row in batch if (item := _item(row, refused))])
+            added += store.put_items([item for row in batch if (item := _item(row, refused))], now_ms=now_ms)
             rows += len(batch)
             progress(batch[-1].position, source.total)
     return ImportOutcome(rows=rows, added=added, duplicates=0, rejected=refused.count)
@@ -166,11 +176,13 @@ def _read_event(values: Mapping[str, Any], ordinals: Counter[bytes], *, now_ms: 
     time = values.get("time")
     if time is None or isinstance(time, bool) or not isinstance(time, (str, int, float)) or time == "":
         raise BadInputError("time is missing")
-    user, item, time_ms = _text(values, "user") or "", _text(values, "item"), parse_time(time)
+    user, item, time_ms = _text(values, "user"), _text(values, "item"), parse_time(time)
     quantity = 1.0 if (given := _number(values, "quantity")) is None else given
     rest = (_text(values, "session"), _text(values, "rec_id"), _text(values, "query"))
+    context = {name: text for name in CONTEXT if (text := _text(values, name)) is not None}
+    contents = (kind, user, item, time_ms, quantity, *rest, *((context,) if context else ()))
     event = Event(
-        event_id=_text(values, "event_id") or _derived_id((kind, user, item, time_ms, quantity, *rest), ordinals),
+        event_id=_text(values, "event_id") or _derived_id(contents, ordinals),
         type=kind,
         user=user,
         item=item,
@@ -179,6 +191,7 @@ def _read_event(values: Mapping[str, Any], ordinals: Counter[bytes], *, now_ms: 
         session=rest[0],
         rec_id=rest[1],
         query=rest[2],
+        context=context,
     )
     return check_event(event, now_ms=now_ms)
 
@@ -214,8 +227,18 @@ def _read_item(values: Mapping[str, Any]) -> Item:
             price=_number(values, "price"),
             stock=None if stock is None else int(stock),
             attributes=dict(_attributes(values)),
+            added_ms=_added(values),
         )
     )
+
+
+def _added(values: Mapping[str, Any]) -> int | None:
+    given = values.get("added")
+    if given is None or given == "":
+        return None
+    if isinstance(given, bool) or not isinstance(given, (str, int, float)):
+        raise BadInputError(f"added {str(given)[:40]!r} is no time")
+    return parse_time(given)
 
 
 def _attributes(values: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:

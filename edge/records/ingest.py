@@ -49,9 +49,9 @@ def run(what: str, file: Path, *, directory: Path, rejects: Path | None, quiet: 
         def progress(done: int, total: int) -> None:
             bar.update(task, completed=done, total=total)
 
+        now_ms = time.time_ns() // 1_000_000
         if what == "items":
-            outcome = importing.import_items(store, file, rejects=refused, progress=progress)
+            outcome = importing.import_items(store, file, rejects=refused, now_ms=now_ms, progress=progress)
         else:
-            now_ms = time.time_ns() // 1_000_000
             outcome = importing.import_events(store, file, rejects=refused, now_ms=now_ms, progress=progress)
     return {**asdict(outcome), "rejects": str(refused) if outcome.rejected else None}

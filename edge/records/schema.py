@@ -1,18 +1,18 @@
 """The shape of ``store.db``: made whole or not at all, migrated step by step, recognised when it is damaged.
 
 Users and items have integer keys, so that an event is small and a user's last events are one read of a covering index.
-Schema and migrations go through sqlite-utils; the hot path (`edge.records.store`) does not.
+The tables themselves stand in `edge.records.migrations`.
 """
 
 import os
 import sqlite3
-from collections.abc import Callable
 from pathlib import Path
 from threading import get_ident
-from typing import Any, Final
+from typing import Final
 
 from edge import durable
 from edge.records.events import EventType
+from edge.records.migrations import migrate
 from protocol.errors import BadInputError, FederationError, NoSpaceError, UnavailableError
 
 APPLICATION_ID: Final = 0x48414E53  # "HANS": whose SQLite file this is
@@ -27,6 +27,7 @@ CODE: Final = {
     EventType.REMOVE: 8,
 }
 """Numbers on disk, never given to another type. Types 1 to 4 say that a user wants an item: the history index."""
+TYPE_OF: Final = {code: kind for kind, code in CODE.items()}
 PURCHASE: Final = CODE[EventType.PURCHASE]
 
 _HEADER = 100
@@ -44,6 +45,7 @@ def connect(path: Path, *, durability: str) -> sqlite3.Connection:
     connection.execute("PRAGMA journal_mode=WAL")
     connection.execute(f"PRAGMA synchronous={'FULL' if durability == 'full' else 'NORMAL'}")
     connection.execute("PRAGMA cache_size=-16384")
+    connection.execute("PRAGMA secure_delete=ON")  # what is erased is overwritten
     return connection
 
 
@@ -62,7 +64,7 @@ def prepare(path: Path) -> None:
         _refuse_damaged(path)
         connection = sqlite3.connect(path, timeout=15, isolation_level=None)
         try:
-            _migrate(connection, path)
+            migrate(connection, source=str(path))
         finally:
             connection.close()
     except sqlite3.Error as error:
@@ -90,7 +92,7 @@ def _create(path: Path) -> None:
         try:
             connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
             connection.execute("PRAGMA journal_mode=WAL")
-            _migrate(connection, path)
+            migrate(connection, source=str(path))
         finally:
             connection.close()
         aside.chmod(0o600)
@@ -123,54 +125,3 @@ def _refuse_damaged(path: Path) -> None:
             f"{path} has been cut: {path.stat().st_size} bytes of {promised}",
             advice=_DAMAGED_ADVICE,
         )
-
-
-def _migrate(connection: sqlite3.Connection, path: Path) -> None:
-    """Run what is missing. sqlite-utils commits as it goes, so a step must bear being run again after a crash."""
-    (version,) = connection.execute("PRAGMA user_version").fetchone()
-    if version > len(_MIGRATIONS):
-        raise BadInputError(
-            f"{path} has schema {version}, this edge knows up to {len(_MIGRATIONS)}",
-            advice="upgrade hanse; the file was left as it is",
-        )
-    if version == len(_MIGRATIONS):
-        return
-    # Imported here because it pulls in pandas where there is one: 70 MB that a serving process has no use for.
-    from sqlite_utils import Database  # noqa: PLC0415
-
-    for number, step in enumerate(_MIGRATIONS[version:], start=version + 1):
-        step(Database(connection))
-        connection.execute(f"PRAGMA user_version={number}")
-
-
-def _first_books(db: Any) -> None:
-    """Version 1: users, items, events, and counts the database keeps itself; runs only in a file not yet in place."""
-    whole, text, real = int, str, float
-    users = {"id": whole, "name": text}
-    about = {"title": text, "category": text, "brand": text, "price": real, "stock": whole, "attributes": text}
-    items = users | {"listed": whole} | about
-    what = {"id": whole, "event_id": text, "type": whole, "user": whole, "item": whole, "time_ms": whole}
-    events = what | {"quantity": real, "session": text, "rec_id": text, "query": text}
-    db["users"].create(users, pk="id", not_null={"name"}, strict=True)
-    db["items"].create(items, pk="id", not_null={"name", "listed"}, defaults={"listed": 0}, strict=True)
-    db["events"].create(events, pk="id", not_null={"event_id", "type", "user", "time_ms"}, strict=True)
-    db["marks"].create({"name": text, "value": whole}, pk="name", strict=True)
-    db["users"].create_index(["name"], unique=True)
-    db["items"].create_index(["name"], unique=True)
-    db["events"].create_index(["event_id"], unique=True)
-    db["marks"].insert({"name": "items", "value": 0})
-    # id stands before item: what was bought in one moment keeps the order in which it was rung up.
-    db.conn.execute(
-        "CREATE INDEX events_history ON events (user, time_ms, id, item, type) WHERE type <= 4 AND item IS NOT NULL"
-    )
-    db.conn.execute(
-        "CREATE TABLE counts (type INTEGER NOT NULL, item INTEGER NOT NULL, events INTEGER NOT NULL, "
-        "PRIMARY KEY (type, item)) WITHOUT ROWID, STRICT"
-    )
-    db.conn.execute(
-        "CREATE TRIGGER events_counted AFTER INSERT ON events WHEN new.item IS NOT NULL BEGIN "
-        "INSERT INTO counts VALUES (new.type, new.item, 1) ON CONFLICT DO UPDATE SET events = events + 1; END"
-    )
-
-
-_MIGRATIONS: tuple[Callable[[Any], None], ...] = (_first_books,)

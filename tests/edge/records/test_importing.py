@@ -281,3 +281,38 @@ def test_items_of_parquet_and_jsonl_are_the_same_items(store, tmp_path):
     (tmp_path / "i.jsonl").write_text('{"item":"1","title":"One","price":1}\n{"item":2,"price":null}\n')
     import_items(store, tmp_path / "i.jsonl", rejects=tmp_path / "r")
     assert dict(store.items()) == first
+
+
+def test_visitors_and_where_it_happened_come_from_files_too(store, tmp_path):
+    path = tmp_path / "events.csv"
+    path.write_text(
+        "session,user,item,time,type,region,page,device,campaign,weather\n"
+        "s1,,tea,1577880000,view,Hamburg,home,kiosk,,rain\n"
+        ",,tea,1577880000,view,,,,,\n"
+        ",ada,milk,1577880000,view,,,,,\n"
+    )
+    outcome = import_events(store, path, rejects=tmp_path / "rejects.jsonl", now_ms=NOW_MS)
+    assert (outcome.added, outcome.rejected, outcome.ignored_columns) == (2, 1, ("weather",))
+    visit, _ = store.events_after(0, 9)
+    assert visit.context == {"region": "Hamburg", "page": "home", "device": "kiosk"}
+    assert len(store.past_of_session("s1", limit=9).item) == 1
+    assert "user is missing" in (tmp_path / "rejects.jsonl").read_text()
+    assert import_events(store, path, rejects=tmp_path / "rejects.jsonl", now_ms=NOW_MS).duplicates == 2
+
+
+def test_a_file_without_users_and_sessions_is_refused(store, tmp_path):
+    path = tmp_path / "events.csv"
+    path.write_text("item,time\ntea,1577880000\n")
+    with pytest.raises(BadInputError, match="no column user"):
+        import_events(store, path, rejects=tmp_path / "rejects.jsonl", now_ms=NOW_MS)
+
+
+def test_what_is_listed_later_is_new_and_the_first_file_is_not(store, tmp_path):
+    first, second = tmp_path / "first.csv", tmp_path / "second.csv"
+    first.write_text("item,added\ntea,\nold,2020-01-01\n")
+    second.write_text("item,added\ntea,\nnew,\nodd,soon\n")
+    import_items(store, first, rejects=tmp_path / "rejects.jsonl", now_ms=NOW_MS)
+    outcome = import_items(store, second, rejects=tmp_path / "rejects.jsonl", now_ms=NOW_MS)
+    added = {item.item: item.added_ms for _, item in store.items()}
+    assert added == {"tea": None, "old": 1_577_836_800_000, "new": NOW_MS}
+    assert outcome.rejected == 1

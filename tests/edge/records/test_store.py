@@ -124,7 +124,7 @@ def test_history_is_one_read_of_a_covering_index(store):
 
 def test_a_reader_never_waits_for_the_writer(store):
     store.add_events([event(1)])
-    with store._writing() as db:
+    with store.writing() as db:
         db.execute("INSERT INTO users (name) VALUES ('half written')")
         assert store.history("ada", limit=1) == ["tea"]
         assert not store.user_known("half written")
