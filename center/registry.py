@@ -14,8 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import sqlite_utils
-
 from center import audit
 from protocol.audit import Entry
 from protocol.errors import BadInputError, UnavailableError, UntrustedError
@@ -59,8 +57,20 @@ _SCHEMA: Mapping[str, Mapping[str, Any]] = {
     "audit": audit.SCHEMA,
 }
 
-
 _REFUSAL = "this token is wrong, used or expired"
+
+
+def _lay_out(connection: sqlite3.Connection) -> None:
+    """Add the tables that are not there."""
+    there = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    if there.issuperset(_SCHEMA):
+        return
+    # Imported here because it pulls in pandas where there is one: half a second of every command, for a new file only.
+    from sqlite_utils import Database  # noqa: PLC0415
+
+    database = Database(connection)
+    for name, table in _SCHEMA.items():
+        database.create_table(name, table["columns"], pk=table["pk"], if_not_exists=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,9 +126,7 @@ class Registry:
             self._connection = sqlite3.connect(path, timeout=30, isolation_level=None, check_same_thread=False)
             self._connection.execute("PRAGMA journal_mode=WAL")
             self._connection.execute("PRAGMA synchronous=FULL")
-            database = sqlite_utils.Database(self._connection)
-            for name, table in _SCHEMA.items():
-                database.create_table(name, table["columns"], pk=table["pk"], if_not_exists=True)
+            _lay_out(self._connection)
         except sqlite3.Error as error:
             raise UnavailableError(f"{path}: {error}", advice="restore it from a backup") from error
 

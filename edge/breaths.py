@@ -1,6 +1,10 @@
-"""Long work in a thread beside the event loop: it lets go every now and then, so that answers need not wait for it."""
+"""Long work in a thread beside the event loop: it lets go every now and then, so that answers need not wait for it.
+
+In the main thread nobody waits: there it is done before the loop runs, or in a process that answers nobody.
+"""
 
 import gc
+import threading
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -17,7 +21,13 @@ def in_breaths(rows: Iterable[Row]) -> Iterator[Row]:
     for number, row in enumerate(rows, start=1):
         yield row
         if number % _AT_A_TIME == 0:
-            time.sleep(_SECONDS)
+            breathe()
+
+
+def breathe() -> None:
+    """Leave the interpreter to others for a millisecond."""
+    if threading.current_thread() is not threading.main_thread():
+        time.sleep(_SECONDS)
 
 
 @contextmanager

@@ -41,3 +41,19 @@ def token_table(items: Iterable[Description]) -> NDArray[np.int32]:
     for number, row in enumerate(rows):
         table[number, : len(row)] = np.asarray(row, dtype=np.int32) + 1
     return table
+
+
+def mean_vectors(embeddings: NDArray[np.float32], tokens: NDArray[np.int32]) -> NDArray[np.float32]:
+    """float32[m, d], the mean of the embeddings of each item's buckets; zero where an item has none.
+
+    Added up in the order of the columns, so that center and edges get the same bits (SPEC 4.5).
+
+    Args:
+        embeddings: float32[BUCKETS + 1, d]; row 0 is zero.
+        tokens: int32[m, t], rows of `token_table`.
+    """
+    vectors = np.zeros((len(tokens), embeddings.shape[1]), np.float32)
+    for column in tokens.T:
+        vectors += embeddings[column]
+    vectors /= np.maximum(np.count_nonzero(tokens, axis=1), 1).astype(np.float32)[:, None]
+    return vectors

@@ -15,9 +15,12 @@ from edge.releases.installed import Installed
 from edge.releases.installer import Installer
 from edge.releases.rehearsal import Rehearsal
 from edge.releases.trying import Note, Trying
+from edge.serving.memory import Memory
+from edge.serving.need import Need
 from edge.serving.release import Loaded
 from edge.serving.service import Service
-from protocol.errors import MalformedMessageError, UntrustedReleaseError
+from protocol.card import BundleCard, CatalogueCard
+from protocol.errors import BadInputError, MalformedMessageError, UntrustedReleaseError
 from protocol.release import Offer
 
 
@@ -34,11 +37,13 @@ class Stage:
         rehearsal: Rehearsal,
         note: Note,
         loop: Callable[[], asyncio.AbstractEventLoop],
+        memory: Memory | None = None,
     ) -> None:
         """Prepare.
 
         Args:
             loop: the one that the service lives in, once it runs.
+            memory: refuses what does not fit; None: whatever comes is tried.
         """
         self._directory = directory
         self._service = service
@@ -47,6 +52,7 @@ class Stage:
         self._rehearsal = rehearsal
         self._note = note
         self._loop = loop
+        self._memory = memory
 
     def try_out(self, installed: Installed) -> None:
         """Rehearse it elsewhere, load it here, serve from it.
@@ -56,6 +62,7 @@ class Stage:
             UnavailableError: it was interrupted.
         """
         try:
+            self._check_memory(installed)
             rehearsed = self._rehearsal.run(installed, "trial")
             loaded = self.load(installed)
         except (UntrustedReleaseError, MalformedMessageError) as error:
@@ -109,6 +116,31 @@ class Stage:
             release = tuning.load_release(self._installer, installed, like=serving.release)
             weights = tuning.read_weights(self._directory, installed) or (serving.weights if serving.release else None)
             return serving.with_release(release, weights) or Loaded.of(self._service.store, release, weights)
+
+    def _check_memory(self, installed: Installed) -> None:
+        """May it be loaded beside what serves?
+
+        Raises:
+            UntrustedReleaseError: it would not fit.
+        """
+        card, serving = installed.read_card(), self._service.loaded
+        if self._memory is None or not isinstance(card, BundleCard):
+            return
+        try:
+            catalogue = self._installer.catalogue_of(card).read_card()
+        except BadInputError:
+            return  # loading it says so
+        if not isinstance(catalogue, CatalogueCard):
+            return
+        known = serving.release is not None and serving.release.catalogue.sha256 == card.catalogue_sha256
+        need = Need.of(
+            card,
+            items=catalogue.items,
+            private=serving.shelf.size - 1 - serving.shelf.rows,
+            catalogue=0 if known else catalogue.bytes_unpacked,
+        )
+        if why := self._memory.why_not(need):
+            raise UntrustedReleaseError(f"{installed.offer.target} does not fit: {why}")
 
     def _in_loop(self, step: Coroutine[Any, Any, None]) -> None:
         asyncio.run_coroutine_threadsafe(step, self._loop()).result()

@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
-from protocol.content import BUCKETS
+from protocol.content import BUCKETS, mean_vectors
 from protocol.errors import MalformedMessageError
 
 ID_ROWS = "id_rows"
@@ -205,14 +205,8 @@ def item_vectors(weights: Weights, tokens: NDArray[np.int32]) -> tuple[NDArray[n
     Args:
         tokens: int32[n + 1, t] from `content.token_table`.
     """
-    buckets = np.concatenate(
-        [np.zeros((1, weights.config.embedding_size), np.float32), weights.tensors["token.weight"]]
-    )
-    counts = np.maximum(np.count_nonzero(tokens, axis=1), 1).astype(np.float32)
-    vectors = np.zeros((len(tokens), weights.config.embedding_size), np.float32)
-    for column in range(tokens.shape[1]):
-        vectors += buckets[tokens[:, column]]
-    vectors /= counts[:, None]
+    nothing = np.zeros((1, weights.config.embedding_size), np.float32)
+    vectors = mean_vectors(np.concatenate([nothing, weights.tensors["token.weight"]]), tokens)
     vectors[weights.id_rows] += weights.tensors["id.weight"]
     bias = np.zeros(len(tokens), np.float32)
     bias[weights.id_rows] = weights.tensors["id_bias"]

@@ -1,7 +1,7 @@
 """Known answers, for our tests and for other implementations.
 
-Writes ``epoch.json``, ``round.json``, ``release.json`` and ``faults/*.json``; what is in them stands in
-``tests/vectors/README.md``. The same bytes come out every time, as long as ``epoch.json`` is there: it holds the one
+Writes ``epoch.json``, ``round.json``, ``release.json``, ``content.json`` and ``faults/*.json``; what is in them stands
+in ``tests/vectors/README.md``. The same bytes come out every time, as long as ``epoch.json`` is there: it holds the one
 thing that is recorded.
 """
 
@@ -16,7 +16,7 @@ from protocol.identity import EdgeId
 from protocol.masking import keystream
 from protocol.messages import Abandonment
 from protocol.round_keys import Use
-from simulation.vectors import faults, releases
+from simulation.vectors import contents, faults, releases
 from simulation.vectors.known_round import (
     CALL,
     CENTER,
@@ -35,7 +35,7 @@ from simulation.vectors.known_round import (
     values,
 )
 
-EPOCH, FAULTS, RELEASE, WHOLE_ROUND = "epoch.json", "faults", "release.json", "round.json"
+CONTENT, EPOCH, FAULTS, RELEASE, WHOLE_ROUND = "content.json", "epoch.json", "faults", "release.json", "round.json"
 
 
 def write(directory: Path) -> None:
@@ -46,6 +46,7 @@ def write(directory: Path) -> None:
     _save(recorded, epoch(known))
     _save(directory / WHOLE_ROUND, whole_round(known))
     _save(directory / RELEASE, releases.known_release())
+    _save(directory / CONTENT, contents.known_items())
     written = dict(faults.all_of(known))
     for old in (directory / FAULTS).glob("*.json"):
         if old.stem not in written:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from protocol import audit, binary, errors, rec_id, round_keys
+from protocol import audit, binary, content, errors, rec_id, round_keys
 from protocol.acceptance import Standing
 from protocol.announcement import Announcement
 from protocol.blocks import BlockCipher
@@ -29,6 +29,7 @@ from simulation.vectors import recording as vectors
 FOLDER = Path(__file__).parents[1] / "vectors"
 EPOCH = json.loads((FOLDER / "epoch.json").read_text("utf-8"))
 RELEASE = json.loads((FOLDER / "release.json").read_text("utf-8"))
+CONTENT = json.loads((FOLDER / "content.json").read_text("utf-8"))
 WHOLE = json.loads((FOLDER / "round.json").read_text("utf-8"))
 FAULTS = sorted((FOLDER / "faults").glob("*.json"))
 NAMES = sorted(EPOCH["identity_keys"])
@@ -185,6 +186,17 @@ def test_a_release() -> None:
     assert decrypt(metadata, key=content_key, topic=RELEASE["topic"]) == b"timestamp"
 
 
+@pytest.mark.parametrize("item", CONTENT["items"], ids=lambda item: item["why"])
+def test_what_an_item_says_of_itself(item) -> None:
+    described = item["title"], item["brand"], item["category"]
+    assert content.buckets_of(described) == item["buckets"]
+    buckets = np.arange(content.BUCKETS)[:, None]
+    embeddings = ((buckets * (2 * np.arange(4) + 3)) % 257 - 128) / 64
+    table = np.vstack([np.zeros(4), embeddings]).astype(np.float32)
+    vector = content.mean_vectors(table, content.token_table([described]))[1]
+    assert vector.astype("<f2").tobytes().hex() == item["vector"]
+
+
 def test_what_is_said_of_a_release() -> None:
     offer = Offer.from_custom(RELEASE["target"], RELEASE["custom"])
     assert {site: queue_place(site, offer.sha256) for site in RELEASE["queue_places"]} == RELEASE["queue_places"]
@@ -292,6 +304,6 @@ def test_vectors_are_written_the_same_each_time(tmp_path) -> None:
     shutil.copy(FOLDER / "epoch.json", tmp_path)
     vectors.write(tmp_path)
     written = {path.relative_to(tmp_path): path.read_text("utf-8") for path in tmp_path.rglob("*.json")}
-    assert len(written) == len(FAULTS) + 3
+    assert len(written) == len(FAULTS) + 4
     for path, text in written.items():
         assert text == (FOLDER / path).read_text("utf-8"), path

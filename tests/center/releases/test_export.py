@@ -6,13 +6,15 @@ import onnxruntime as ort
 import pytest
 import torch
 
-from center.releases.export import FEWEST_CANDIDATES, export, pack_int4
-from protocol.content import token_table
+from center.releases.export import FEWEST_CANDIDATES, export
+from center.releases.graph import pack_int4
+from protocol.content import BUCKETS, mean_vectors, token_table
 from protocol.models import weights as model_weights
 from protocol.models.sasrec import SasRec
 from protocol.models.weights import SequenceConfig, item_vectors
 
 ITEMS, SIZE, LENGTH = 600, 32, 10
+LARGE = 66_001
 TOKENS = token_table([(f"thing {number} of {number // 7}", f"maker {number % 5}", "ware") for number in range(ITEMS)])
 POPULARITY = np.append(0, np.geomspace(500, 1, ITEMS)).round()
 
@@ -53,6 +55,7 @@ def served(bundle):
 def session(model):
     options = ort.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = 3
     return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
@@ -130,6 +133,69 @@ def test_the_edge_can_score_any_item_from_the_mapped_table(bundle, served):
         assert vectors[items].astype(np.float32) @ state + bias[items] == pytest.approx(scores, rel=1e-4, abs=1e-4)
     assert not vectors[0].any()
     assert np.fromfile(bundle / "popularity.bin", "<f4").tolist() == POPULARITY.tolist()
+
+
+def test_an_edge_embeds_an_item_of_its_own_as_the_center_would(bundle, weights):
+    # What has no id embedding is its words alone; the same words have to be the same vector on both sides.
+    words = np.fromfile(bundle / "tokens.bin", "<f2").reshape(BUCKETS + 1, SIZE)
+    vectors = np.fromfile(bundle / "item_vectors.bin", "<f2").reshape(ITEMS + 1, SIZE)
+    wordy = np.setdiff1d(np.arange(1, ITEMS + 1), weights.id_rows)
+    assert wordy.size > 100
+    assert np.array_equal(mean_vectors(words.astype(np.float32), TOKENS).astype("<f2")[wordy], vectors[wordy])
+    exact, _ = item_vectors(weights, TOKENS)
+    assert vectors[wordy].astype(np.float32) == pytest.approx(exact[wordy], abs=1e-3)
+
+
+def test_an_item_that_the_catalogue_lacks_is_read_like_one_that_it_has(served, bundle):
+    vectors = np.fromfile(bundle / "item_vectors.bin", "<f2").reshape(ITEMS + 1, SIZE)
+    known, strange = np.array(histories(3)), np.array(histories(3))
+    known[0, :4] = 0  # a shorter history among longer ones
+    strange[:] = known
+    strangers = np.zeros((*known.shape, SIZE), np.float32)
+    for user, step in ((0, 6), (1, 0), (2, LENGTH - 1)):
+        strangers[user, step] = vectors[known[user, step]]
+        strange[user, step] = -(ITEMS + 1)
+    k = np.array([10])
+    expected = ask(served, *known.tolist())
+    state, items = served.run(["state", "items"], {"history": strange, "k": k, "strangers": strangers})
+    assert state == pytest.approx(expected["state"], abs=1e-5)
+    assert items.tolist() == expected["items"].tolist()
+    unread, _ = served.run(["state", "items"], {"history": strange, "k": k})
+    assert np.abs(unread - expected["state"]).max() > 0.01
+
+
+def test_an_edge_that_knows_of_no_strangers_asks_as_before(served):
+    assert {put.name for put in served.get_inputs()} == {"history", "k"}
+
+
+@pytest.mark.parametrize("k", [10, 500])
+def test_the_best_of_a_large_catalogue_are_the_best_of_all(large, k):
+    # Large ones are searched by blocks, and there are fewer blocks than candidates at k = 500.
+    graph, bias, vectors = large
+    asked = np.random.default_rng(8).integers(1, LARGE + 1, (4, LENGTH))
+    answer = ask(graph, *asked.tolist(), k=k)
+    scores = answer["state"] @ vectors.T + bias
+    scores[:, 0] = -np.inf
+    best = np.argsort(-scores, axis=1)[:, :k]
+    shares = [len(set(a) & set(b)) / k for a, b in zip(answer["items"].tolist(), best.tolist(), strict=True)]
+    assert min(shares) > (0.95 if k > 10 else 0.99)
+    assert answer["items"].min() > 0
+    assert answer["items"].max() <= LARGE
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory):
+    config = SequenceConfig(items=LARGE, embedding_size=16, history_length=LENGTH)
+    rng = np.random.default_rng(5)
+    popularity = np.append(0, np.geomspace(500, 1, LARGE))
+    weights = model_weights.initial(config, popularity=popularity, min_support=1, rng=rng)
+    folder = tmp_path_factory.mktemp("large")
+    (folder / "recommend").mkdir()
+    for path, data in export(weights, np.zeros((LARGE + 1, 1), np.int32), popularity).files.items():
+        (folder / path).write_bytes(data)
+    place = folder / "recommend"
+    vectors = np.fromfile(place / "item_vectors.bin", "<f2").reshape(LARGE + 1, 16).astype(np.float32)
+    return session(str(place / "model.onnx")), np.fromfile(place / "item_bias.bin", "<f4"), vectors
 
 
 def test_the_same_weights_give_the_same_bytes(weights, exported):

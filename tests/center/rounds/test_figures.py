@@ -73,7 +73,7 @@ def load(folder, version):
         titles=blank,
         categories=blank,
         brands=blank,
-        prices=(None,) * (len(ITEMS) + 1),
+        prices=np.full(len(ITEMS) + 1, np.nan, np.float32),
     )
     return Release.load(folder, catalogue, version=version, sha256="0" * 64)
 
