@@ -2,16 +2,17 @@
 
 sequence    the model read the history; fused with the user's own habits and popularity
 habits      the model is silent; the user's own habits and popularity
-popularity  nothing is known of the user
+companions  nothing is known of the user, but of what stands on the page: what goes with that
+context     nothing but where and when is asked: what sells then and there
+popularity  nothing at all
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
 from enum import StrEnum
+from types import MappingProxyType
+from typing import Final
 
-from edge.records.store import Past
-from edge.serving.fusion import TOP
-from edge.serving.ranker import ModelFailedError, Ranked
-from edge.serving.release import Release
+from edge.serving.submodel import COMPANIONS, CONTEXT, RECOMMEND, Trouble
 
 
 class Rung(StrEnum):
@@ -19,6 +20,9 @@ class Rung(StrEnum):
 
     SEQUENCE = "sequence"
     HABITS = "habits"
+    COMPANIONS = "companions"
+    CONTEXT = "context"
+    TRENDING = "trending"
     POPULARITY = "popularity"
 
 
@@ -27,6 +31,7 @@ class Reason(StrEnum):
 
     NO_RELEASE = "no_release"
     UNKNOWN_USER = "unknown_user"
+    UNKNOWN_SESSION = "unknown_session"
     UNKNOWN_ITEMS = "unknown_items"
     """Nothing in the given history is known here."""
     NO_SHARED_ITEMS = "no_shared_items"
@@ -34,40 +39,29 @@ class Reason(StrEnum):
     PRIVATE_ITEM = "private_item"
     """The item asked about is private, so the model does not know it."""
     MODEL_ERROR = "model_error"
+    MODEL_SLOW = "model_slow"
+    """There was no time left for the model, or it was stopped."""
+    MODEL_PAUSED = "model_paused"
+    """The model has failed so often that it is left alone for a while."""
+    COMPANIONS_SILENT = "companions_silent"
+    """What goes with the user's items could not be told: it failed, was too slow, or is left alone for a while."""
+    CONTEXT_SILENT = "context_silent"
+    """The same of what sells then and there."""
+    NO_COMPANIONS = "no_companions"
+    """Too little has been bought or viewed together with it: the rest is what is like it."""
+    NO_TRENDS = "no_trends"
+    """Too little has happened lately: the rest is what sells."""
+    ARM_NOT_HERE = "arm_not_here"
+    """The control of an experiment answers, because something that one of its arms names is not here."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Footing:
-    """The rung an answer stands on.
-
-    Attributes:
-        ranked: what the model said, on the highest rung.
-        reasons: why it is not the highest, in the order they were found.
-    """
-
-    rung: Rung
-    ranked: Ranked | None
-    reasons: tuple[Reason, ...]
-
-
-def find_footing(release: Release | None, past: Past, *, unknown: Reason) -> Footing:
-    """The highest rung that carries.
-
-    Args:
-        past: its items are places.
-        unknown: the reason to give when it is empty.
-    """
-    lower = Rung.HABITS if past.item.size else Rung.POPULARITY
-    reasons = () if past.item.size else (unknown,)
-    if release is None:
-        return Footing(rung=lower, ranked=None, reasons=(Reason.NO_RELEASE, *reasons))
-    if reasons:
-        return Footing(rung=lower, ranked=None, reasons=reasons)
-    rows = past.item[past.item <= len(release.catalogue)]
-    if not rows.size:
-        return Footing(rung=lower, ranked=None, reasons=(Reason.NO_SHARED_ITEMS,))
-    try:
-        ranked = release.ranker.rank(rows, k=TOP)
-    except ModelFailedError:
-        return Footing(rung=lower, ranked=None, reasons=(Reason.MODEL_ERROR,))
-    return Footing(rung=Rung.SEQUENCE, ranked=ranked, reasons=())
+SILENCE: Final[Mapping[tuple[str, Trouble], Reason]] = MappingProxyType(
+    {
+        (RECOMMEND, Trouble.FAILED): Reason.MODEL_ERROR,
+        (RECOMMEND, Trouble.SLOW): Reason.MODEL_SLOW,
+        (RECOMMEND, Trouble.PAUSED): Reason.MODEL_PAUSED,
+        **{(COMPANIONS, trouble): Reason.COMPANIONS_SILENT for trouble in Trouble},
+        **{(CONTEXT, trouble): Reason.CONTEXT_SILENT for trouble in Trouble},
+    }
+)
+"""What an answer says of a submodel that should have spoken."""

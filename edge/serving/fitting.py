@@ -11,16 +11,19 @@ user's newest basket out.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from edge.records.events import DAY_MS
 from edge.records.store import Behaviour, Past, Store
-from edge.releases.catalogue import Catalogue
-from edge.serving.fusion import TOP, VOICES, FusionWeights, Market, lay_out
-from edge.serving.ranker import ModelFailedError, Ranked, Ranker, best
+from edge.serving.fusion import TOP, VOICES, FusionWeights
+from edge.serving.ranker import ModelFailedError, Ranked, best
+from edge.serving.release import Loaded, Release
 from edge.serving.shelf import POPULAR, Shelf
+from edge.serving.slate import NEAR, NOTHING_NEAR, Market, Near, slate_of
+from edge.serving.vectors import Vectors
 
 LINES: Final = 2_000
 """Newest positive events of a user that habits are read from, here and in serving."""
@@ -45,24 +48,32 @@ class Example:
     basket: int
 
 
+class Companions(Protocol):
+    """What goes with what: `edge.neighbours`."""
+
+    def near(
+        self, shelf: Shelf, places: NDArray[np.int64], k: int
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]: ...
+
+
 def fit_fusion(
     store: Store,
-    ranker: Ranker | None,
-    catalogue: Catalogue | None,
+    release: Release | None,
     *,
     max_users: int,
     rng: np.random.Generator,
-    federation: NDArray[np.float32] | None = None,
+    companions: Companions | None = None,
 ) -> FusionWeights:
     """Fit on at most so many users; the defaults, if there are too few or the fit does not do better.
 
     Args:
-        federation: float32[n+1], the release's federation-wide counts.
+        release: None before the first.
+        companions: None: they have no voice.
 
     Raises:
         BadInputError: the store is damaged; UnavailableError: it cannot be read.
     """
-    examples = list(_examples(store, ranker, catalogue, max_users=max_users, rng=rng, federation=federation))
+    examples = list(_examples(store, release, max_users=max_users, rng=rng, companions=companions))
     if len(examples) < _FEWEST_USERS:
         return FusionWeights.default()
     judges, teachers = examples[::_HELD_OUT], [e for i, e in enumerate(examples) if i % _HELD_OUT]
@@ -134,14 +145,14 @@ def _softmax(scores: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def _examples(
     store: Store,
-    ranker: Ranker | None,
-    catalogue: Catalogue | None,
+    release: Release | None,
     *,
     max_users: int,
     rng: np.random.Generator,
-    federation: NDArray[np.float32] | None,
+    companions: Companions | None = None,
 ) -> Iterator[Example]:
-    shelf = Shelf.of(store, catalogue, federation=federation)
+    loaded = Loaded.of(store, release)
+    shelf, vectors = loaded.shelf, loaded.vectors
     behaviour = store.behaviour()
     spans = list(_held_out(behaviour))
     chosen = sorted(rng.permutation(len(spans))[:max_users])
@@ -152,20 +163,39 @@ def _examples(
         past = Past(
             item=places[first:cut], time_ms=behaviour.time_ms[first:cut], purchased=behaviour.purchased[first:cut]
         )
-        slate = lay_out(past, market, ranker=ranker, ranked=ask(ranker, past, rows=shelf.rows), allowed=shelf.offered)
+        ranked = _ask(release, vectors, past.item, shelf.offered)
         basket = np.unique(places[cut:end][behaviour.purchased[cut:end]])
-        yield Example(voices=slate.voices, picked=np.isin(slate.places, basket), basket=len(basket))
+        near = _near(companions, shelf, past, basket, basket_ms=int(behaviour.time_ms[cut]))
+        slate = slate_of(past, market, allowed=shelf.offered, model=vectors, ranked=ranked, near=near)
+        yield Example(voices=slate.voices(), picked=np.isin(slate.places, basket), basket=len(basket))
 
 
-def ask(ranker: Ranker | None, past: Past, *, rows: int) -> Ranked | None:
-    """What the model makes of a past; None if there is no model, nothing it knows, or it fails."""
-    history = past.item[past.item <= rows]
-    if ranker is None or not history.size:
+def _near(
+    companions: Companions | None, shelf: Shelf, past: Past, basket: NDArray[np.int64], *, basket_ms: int
+) -> Near:
+    """What goes with a past, but for what may stand in the books for this very basket's sake.
+
+    The books know it by what was bought or looked at together with it. So neither what was bought again in it is asked
+    about, nor what was looked at on the day before: the voice is rather believed too little than too much.
+    """
+    if companions is None:
+        return NOTHING_NEAR
+    seeds = past.item[(past.time_ms < basket_ms - DAY_MS) & ~np.isin(past.item, basket)]
+    found, weights = companions.near(shelf, seeds, NEAR)
+    return Near(places=found, weights=weights)
+
+
+def _ask(
+    release: Release | None, vectors: Vectors | None, past: NDArray[np.int64], offered: NDArray[np.bool_]
+) -> Ranked | None:
+    """What the model makes of a past, in places; None if there is no model, nothing it knows, or it fails."""
+    if release is None or vectors is None or not (history := vectors.readable(past)).size:
         return None
     try:
-        return ranker.rank(history, k=TOP)
+        ranked = release.ranker.rank(history, k=TOP, vectors=vectors)
     except ModelFailedError:
         return None
+    return vectors.with_private(ranked, offered)
 
 
 def _held_out(behaviour: Behaviour) -> Iterator[tuple[int, int, int]]:
@@ -192,4 +222,4 @@ def _market(
         counted[cut:end] = False
     site = np.bincount(places[counted], minlength=len(shelf.bought)).astype(np.float32)
     popular = best(np.where(shelf.offered, site, -np.inf).astype(np.float32), POPULAR)
-    return Market(site=site, federation=shelf.federation, popular=popular, rows=shelf.rows)
+    return Market(site=site, federation=shelf.federation, popular=popular)

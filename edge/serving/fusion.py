@@ -1,11 +1,12 @@
-"""Several voices -> one list: the sequence model, the user's own habits, what the site buys, what the federation buys.
+"""Several voices -> one score: the sequence model, the user's own habits, what goes with them, what sells.
 
-A candidate's score is a weighted sum of what the voices say of it. The weights are fitted on the site's own newest
-baskets (`edge.serving.fitting`); until then the defaults speak, which were fitted on public grocery baskets.
+A candidate's score is a weighted sum of what the voices say of it (`edge.serving.slate`). The weights are fitted on the
+site's own newest baskets (`edge.serving.fitting`); until then the defaults speak, which were fitted on public grocery
+baskets.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final, Self
@@ -14,9 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge import durable
-from edge.records.store import Past
-from edge.serving.personal import HABITS, habits
-from edge.serving.ranker import Ranked, Ranker
+from edge.serving.personal import HABITS
 from protocol import canonical
 from protocol.errors import BadInputError, MalformedMessageError
 
@@ -29,12 +28,35 @@ VOICES: Final = (
     "site",  # log of the site's purchases
     "site_again",
     "federation",  # log of the federation's purchases
+    "companion",  # how much it goes with the user's newest items, from 0
 )
+SOURCES: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
+    {
+        "sequence": ("sequence", "sequence_again"),
+        "habits": HABITS,
+        "companion": ("companion",),
+        "popularity": ("site", "site_again", "federation"),
+    }
+)
+"""The voices by whom they come from."""
 DEFAULTS: Final[Mapping[str, float]] = MappingProxyType(
     {"sequence": 1.0, "again": 5.5, "baskets": 0.85, "recent_10_baskets": 0.1, "recent_14_days": 0.1}
     | {"due_by_baskets": 0.55, "twice": 0.35, "thrice": 0.2, "idle_baskets": -0.1, "experience": -0.1}
     | {"attention": 0.5, "site": 0.85, "site_again": -0.6, "federation": 0.1}
 )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Weighing:
+    """Weights as a slate needs them: float32[len(HABITS)] of the habits, and one number for each other voice."""
+
+    habits: NDArray[np.float32]
+    sequence: np.float32
+    sequence_again: np.float32
+    site: np.float32
+    site_again: np.float32
+    federation: np.float32
+    companion: np.float32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +74,12 @@ class FusionWeights:
     users: int = 0
     ndcg_before: float = 0.0
     ndcg_after: float = 0.0
+    weighing: Weighing = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        habits = np.array([self.weights.get(name, 0.0) for name in HABITS], np.float32)
+        others = {name: np.float32(self.weights.get(name, 0.0)) for name in VOICES if name not in HABITS}
+        object.__setattr__(self, "weighing", Weighing(habits=habits, **others))
 
     @classmethod
     def default(cls) -> Self:
@@ -60,6 +88,15 @@ class FusionWeights:
     def vector(self) -> NDArray[np.float64]:
         """float64[len(VOICES)]."""
         return np.array([self.weights.get(name, 0.0) for name in VOICES])
+
+    def only(self, names: Iterable[str]) -> Self:
+        """The same, deaf to all but these sources or single voices."""
+        heard = {voice for name in names for voice in SOURCES.get(name, (name,))}
+        return replace(self, weights={name: value for name, value in self.weights.items() if name in heard})
+
+    def with_companions(self, least: float) -> Self:
+        """The same, in which companions count at least so much."""
+        return replace(self, weights={**self.weights, "companion": max(least, self.weights.get("companion", 0.0))})
 
     def save(self, path: Path) -> None:
         figures = {"users": self.users, "ndcg_before": self.ndcg_before, "ndcg_after": self.ndcg_after}
@@ -86,81 +123,3 @@ class FusionWeights:
         except (OSError, MalformedMessageError, TypeError, ValueError) as error:
             raise BadInputError(f"{path} holds no fusion weights: {error}") from error
         raise BadInputError(f"{path} holds no fusion weights of format 1")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Market:
-    """What sells, whoever asks.
-
-    Attributes:
-        site: float32[size], the site's purchases by place.
-        federation: float32[size], the federation's.
-        popular: int64[m], candidates for everybody, best first.
-        rows: places up to this one are rows that the model can score.
-    """
-
-    site: NDArray[np.float32]
-    federation: NDArray[np.float32]
-    popular: NDArray[np.int64]
-    rows: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Slate:
-    """The candidates for one answer.
-
-    Attributes:
-        places: int64[n], sorted, each once.
-        voices: float64[n, len(VOICES)], what each voice says of each.
-    """
-
-    places: NDArray[np.int64]
-    voices: NDArray[np.float64]
-
-    def scores(self, weights: NDArray[np.float64]) -> NDArray[np.float64]:
-        scores: NDArray[np.float64] = self.voices @ weights
-        return scores
-
-
-def lay_out(
-    past: Past,
-    market: Market,
-    *,
-    ranker: Ranker | None = None,
-    ranked: Ranked | None = None,
-    allowed: NDArray[np.bool_] | None = None,
-) -> Slate:
-    """The model's best, the user's own, and what is popular, as one slate.
-
-    Args:
-        past: the user's; its items are places.
-        ranked: the model's answer to this past; None: the model is silent.
-        allowed: bool[size], places that may be on the slate; None: all.
-    """
-    own = habits(past)
-    places = np.unique(np.concatenate([own.places, market.popular, *([ranked.rows] if ranked else [])]))
-    if allowed is not None:
-        places = places[allowed[places]]
-    voices = np.zeros((len(places), len(VOICES)))
-    known = np.isin(own.places, places, assume_unique=True)
-    again = np.zeros(len(places))
-    at = np.searchsorted(places, own.places[known])
-    voices[at, 2 : 2 + len(HABITS)] = own.features[known]
-    again[at] = own.features[known, 0]
-    if ranker is not None and ranked is not None:
-        voices[:, 0] = _standardised(ranker, ranked, places, market.rows)
-        voices[:, 1] = voices[:, 0] * again
-    voices[:, -3] = np.log1p(market.site[places])
-    voices[:, -2] = voices[:, -3] * again
-    voices[:, -1] = np.log1p(market.federation[places])
-    return Slate(places=places, voices=voices)
-
-
-def _standardised(ranker: Ranker, ranked: Ranked, places: NDArray[np.int64], rows: int) -> NDArray[np.float64]:
-    """The model's scores with mean 0 and variance 1, so that weights survive the next release; 0 of a private item."""
-    said = np.zeros(len(places))
-    shared = places <= rows
-    if shared.any():
-        scores = ranker.score(ranked.state, places[shared]).astype(np.float64)
-        said[shared] = (scores - scores.mean()) / (scores.std() + 1e-9)
-    return said

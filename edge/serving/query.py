@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from edge.arranging.arrange import Note
+from edge.arranging.scenario import Scenario
 from edge.serving.degradation import Reason, Rung
 from edge.serving.filters import ANYTHING, Filter
 
@@ -15,11 +17,12 @@ class Query:
         session: an anonymous visit; once merged, whoever it turned out to be.
         history: item ids, oldest first.
         scenario: where the answer will stand; it has filters, boosts, rules and diversity of its own.
+        variant: the scenario as the arm of an experiment has it; None: as it is.
         items: what stands there already: the item of a product page, the contents of a basket.
         filter: what items of the answer must be, beside what the scenario wants.
         exclude: items that must not be in the answer.
         context: what is known of a visit without knowing who it is: ``region``, ``page``.
-        within_ms: the answer is of use only so long; None: as the settings say.
+        within_ms: the answer is of use only so long; None, or longer: as the settings say.
     """
 
     user: str | None = None
@@ -27,6 +30,7 @@ class Query:
     history: Sequence[str] | None = None
     limit: int = 10
     scenario: str = "home"
+    variant: Scenario | None = None
     items: Sequence[str] = ()
     filter: Filter = ANYTHING
     exclude: Sequence[str] = ()
@@ -36,11 +40,16 @@ class Query:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recommended:
-    """One item of an answer; scores compare within one answer only."""
+    """One item of an answer; scores compare within one answer only.
+
+    Attributes:
+        note: why it stands where it stands, if not for its score.
+    """
 
     item: str
     score: float
     title: str
+    note: Note | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +61,7 @@ class Answer:
         release: version that answered; None before the first.
         arm: ``experiment/arm`` under which it was answered; None: under no experiment.
         reasons: why it is not the best rung; empty: it is.
+        skipped: submodels that should have spoken and did not; the reasons say why.
     """
 
     rec_id: str
@@ -60,3 +70,4 @@ class Answer:
     reasons: tuple[Reason, ...]
     items: list[Recommended]
     arm: str | None = None
+    skipped: tuple[str, ...] = ()

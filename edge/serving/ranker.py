@@ -1,8 +1,10 @@
 """ONNX Runtime: a history of catalogue rows -> ranked rows, and the score of any row."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Final, Protocol, Self
 
 import numpy as np
 import onnxruntime as ort
@@ -14,9 +16,12 @@ from protocol.errors import UnavailableError, UntrustedReleaseError
 SUBMODEL: Final = "recommend"
 _GRAPH, _VECTORS = "model.onnx", "item_vectors.bin"
 _INPUTS = {"history", "k"}
+_STRANGERS = "strangers"
 _OUTPUTS = ["state", "items", "scores"]
-_MOST_DIRECTION_BYTES = 64 << 20
+MOST_WIDE_BYTES: Final = 64 << 20
 _SMALLEST = 1e-6
+_SHORT = 1_024
+"""So few are sorted sooner than parted."""
 _CHUNK_ROWS = 8_192  # of the vector table widened to float32 at a time: 2 MiB at d = 64, which stays in the cache
 
 
@@ -37,6 +42,17 @@ class Ranked:
     rows: NDArray[np.int64]
 
 
+class Strangers(Protocol):
+    """Knows the vectors of items that the catalogue lacks."""
+
+    @property
+    def private(self) -> int:
+        """How many of them there are."""
+
+    def at(self, places: NDArray[np.int64], /) -> NDArray[np.float32]:
+        """float32[m, d]."""
+
+
 class Ranker:
     """One loaded sequence model; its item vectors are mapped into memory, not read."""
 
@@ -45,11 +61,15 @@ class Ranker:
     ) -> None:
         self.history_length = history_length
         self.items = len(vectors) - 1
+        self.width = vectors.shape[1]
+        self.bias = bias
+        self.takes_strangers = False
+        """Whether a history may hold items that the catalogue lacks; graphs of older centers do not know how."""
         self._session = session
         self._vectors = vectors
-        self._bias = bias
         # Widening float16 costs ten times the product itself, so a table of bearable size is widened once.
-        self._directions = _directions(vectors) if vectors.size * 4 <= _MOST_DIRECTION_BYTES else None
+        self._wide = vectors.astype(np.float32) if vectors.size * 4 <= MOST_WIDE_BYTES else None
+        self._lengths = None if self._wide is None else _lengths(self._wide)
 
     @classmethod
     def load(cls, directory: Path, *, items: int, embedding_size: int, history_length: int) -> Self:
@@ -79,33 +99,85 @@ class Ranker:
         if names[0] != _INPUTS or not names[1] >= set(_OUTPUTS):
             raise UntrustedReleaseError(f"{path} takes {names[0]} and gives {names[1]}")
         ranker = cls(session, vectors, bias, history_length=history_length)
+        ranker.takes_strangers = _STRANGERS in {put.name for put in session.get_overridable_initializers()}
         try:
             ranker.rank(np.ones(1, np.int64), k=min(10, items))
         except ModelFailedError as error:
             raise UntrustedReleaseError(str(error)) from error
         return ranker
 
-    def rank(self, rows: NDArray[np.int64], *, k: int) -> Ranked:
+    def rank(self, rows: NDArray[np.int64], *, k: int, vectors: Strangers | None = None) -> Ranked:
         """The k best rows after this history, oldest first, at least one row; only its newest part is read.
 
         Raises:
             ModelFailedError: the model failed, or answered with something that is no ranking.
         """
-        history = rows[-self.history_length :].reshape(1, -1)
-        asked = np.array([min(k, self.items)], np.int64)
+        return self.rank_many([rows], k=k, vectors=vectors)[0]
+
+    def rank_many(
+        self,
+        histories: Sequence[NDArray[np.int64]],
+        *,
+        k: int,
+        vectors: Strangers | None = None,
+        options: ort.RunOptions | None = None,
+    ) -> list[Ranked]:
+        """The same of several histories in one run.
+
+        Args:
+            vectors: of items that the catalogue lacks, by their places; None: there are no such in the histories.
+            options: of ONNX Runtime, through which another thread may stop the run.
+
+        Raises:
+            ModelFailedError: the model failed, or was stopped.
+        """
         try:
-            state, items, _ = self._session.run(_OUTPUTS, {"history": history, "k": asked})
+            states, found, _ = self._session.run(_OUTPUTS, self.feeds(histories, k=k, vectors=vectors), options)
         except Exception as error:
             raise ModelFailedError(f"the model failed: {error}") from error
-        if not np.isfinite(state).all() or items.min(initial=1) < 0 or items.max(initial=0) > self.items:
+        found = found.astype(np.int64, copy=False)
+        # As unsigned numbers those below 0 are the largest; what is not finite survives a sum.
+        if found.size and (found.view(np.uint64).max() > self.items or not isfinite(states.sum())):
             raise ModelFailedError("the model's answer is no ranking")
-        found = items[0].astype(np.int64, copy=False)
-        return Ranked(state=state[0], rows=found[found > 0])
+        return [Ranked(state=state, rows=rows[rows > 0]) for state, rows in zip(states, found, strict=True)]
+
+    def feeds(
+        self, histories: Sequence[NDArray[np.int64]], *, k: int, vectors: Strangers | None = None
+    ) -> dict[str, NDArray[Any]]:
+        """What the graph is given: the newest part of each history, the shorter ones filled up with 0 in front.
+
+        An item that the catalogue lacks stands there as -(n + 1), and its vector beside it (SPEC 9.14).
+        """
+        newest = [rows[-self.history_length :] for rows in histories]
+        if len(newest) == 1:
+            history = newest[0].reshape(1, -1)
+        else:
+            history = np.zeros((len(newest), max(map(len, newest))), np.int64)
+            for line, rows in zip(history, newest, strict=True):
+                line[len(line) - len(rows) :] = rows
+        asked = {"history": history, "k": np.array([min(k, self.items)], np.int64)}
+        if vectors is None or not vectors.private or not (strange := history > self.items).any():
+            return asked
+        strangers = np.zeros((*history.shape, self.width), np.float32)
+        strangers[strange] = vectors.at(history[strange])
+        return {**asked, "history": np.where(strange, -(self.items + 1), history), _STRANGERS: strangers}
+
+    def at(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """float32[m, d], the vectors of rows; zero of row 0."""
+        wide: NDArray[np.float32] = (
+            self._wide[rows] if self._wide is not None else self._vectors[rows].astype(np.float32)
+        )
+        return wide
 
     def score(self, state: NDArray[np.float32], rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """float32[n], what the model gives any rows: h . v + b."""
-        scores: NDArray[np.float32] = self._vectors[rows].astype(np.float32) @ state + self._bias[rows]
+        scores: NDArray[np.float32] = self.at(rows) @ state
+        scores += self.bias[rows]
         return scores
+
+    def nbytes(self) -> int:
+        """Bytes in memory beside the graph and what is mapped."""
+        return sum(table.nbytes for table in (self._wide, self._lengths) if table is not None)
 
     def similar(self, row: int, allowed: NDArray[np.bool_], *, k: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """The k nearest other rows by cosine, best first, with their cosines.
@@ -113,20 +185,32 @@ class Ranker:
         Args:
             allowed: bool[n+1], rows that may be named.
         """
-        direction = self._vectors[row].astype(np.float32)
+        direction = self._vectors[row].astype(np.float32)  # a copy of its own
         direction /= max(float(np.linalg.norm(direction)), _SMALLEST)
-        cosines = self._directions @ direction if self._directions is not None else self._cosines(direction)
+        cosines = self.cosines(direction)
         cosines[~allowed] = -np.inf
         cosines[[0, row]] = -np.inf
         rows = best(cosines, k)
         return rows, cosines[rows]
 
+    def cosines(self, direction: NDArray[np.float32]) -> NDArray[np.float32]:
+        """float32[n+1], of every row with this direction.
+
+        Args:
+            direction: float32[d] of length 1.
+        """
+        if self._wide is None or self._lengths is None:
+            return self._cosines(direction)
+        cosines: NDArray[np.float32] = self._wide @ direction
+        cosines /= self._lengths
+        return cosines
+
     def _cosines(self, direction: NDArray[np.float32]) -> NDArray[np.float32]:
         """float32[n+1], without ever holding the whole table as float32."""
         cosines = np.empty(len(self._vectors), np.float32)
         for start in range(0, len(cosines), _CHUNK_ROWS):
-            part = _directions(self._vectors[start : start + _CHUNK_ROWS])
-            cosines[start : start + len(part)] = part @ direction
+            part = self._vectors[start : start + _CHUNK_ROWS].astype(np.float32)
+            cosines[start : start + len(part)] = part @ direction / _lengths(part)
         return cosines
 
 
@@ -144,11 +228,10 @@ def _check_graph(path: Path, vectors_bytes: int) -> None:
         raise UntrustedReleaseError(f"{path} is refused: {error}") from error
 
 
-def _directions(vectors: NDArray[np.float16]) -> NDArray[np.float32]:
-    """float32[n, d], each of length 1."""
-    wide = vectors.astype(np.float32)
-    wide /= np.maximum(np.linalg.norm(wide, axis=1, keepdims=True), _SMALLEST)
-    return wide
+def _lengths(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    """float32[n], at least a very small number, so that anything may be divided by it."""
+    lengths: NDArray[np.float32] = np.sqrt(np.einsum("nd,nd->n", vectors, vectors))
+    return np.maximum(lengths, _SMALLEST, out=lengths)
 
 
 def table(path: Path, kind: Any, shape: tuple[int, ...]) -> NDArray[Any]:
@@ -170,9 +253,15 @@ def table(path: Path, kind: Any, shape: tuple[int, ...]) -> NDArray[Any]:
 
 def best(scores: NDArray[np.float32], k: int) -> NDArray[np.int64]:
     """Indices of the k highest finite scores, best first; equal scores in the order of their indices."""
-    k = min(k, len(scores))
-    if k <= 0:
+    falling = -scores
+    if len(falling) <= _SHORT:
+        top = falling.argsort(kind="stable")[: max(k, 0)]
+    elif k <= 0:
         return np.empty(0, np.int64)
-    top = np.sort(np.argpartition(-scores, k - 1)[:k])
-    top = top[np.argsort(-scores[top], kind="stable")]
-    return top[np.isfinite(scores[top])]
+    else:
+        top = np.sort(np.argpartition(falling, min(k, len(falling)) - 1)[:k])
+        top = top[np.argsort(falling[top], kind="stable")]
+    # What is forbidden stands last, what is no number after that, and what is without bounds first.
+    if not len(top) or (isfinite(falling[top[0]]) and isfinite(falling[top[-1]])):
+        return top
+    return top[np.isfinite(falling[top])]

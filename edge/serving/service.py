@@ -1,42 +1,47 @@
 """The query service without HTTP: events in, answers out, one release swapped for the next between two requests.
 
-Everything but the writing of events runs in the event loop's thread: a read of the store takes some 100 µs and the
-model about a millisecond, which is less than handing either to another thread and back costs under load.
+Everything but the writing of events runs in the event loop's thread: a read of the store takes some 50 µs and the
+model about a millisecond, which is less than handing either to another thread and back costs under load. How an answer
+comes about is told in `edge.serving.recommender`.
 """
 
 import asyncio
 from base64 import urlsafe_b64encode
 from collections import deque
-from collections.abc import Callable, Sequence
-from time import perf_counter
+from collections.abc import Callable, Collection, Sequence
+from time import monotonic, perf_counter
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from edge.arranging.arranging import Arranging
+from edge.records.adding import AddOutcome
+from edge.records.batch import Batch
 from edge.records.events import Event
-from edge.records.store import AddOutcome, Past, Store
-from edge.serving.degradation import Footing, Reason, Rung, find_footing
-from edge.serving.filters import ANYTHING, Filter, allowed
-from edge.serving.fitting import LINES
-from edge.serving.fusion import TOP, lay_out
+from edge.records.items import UnknownItemError as UnknownItemError  # noqa: PLC0414 - what similar raises
+from edge.records.store import Past, Store
+from edge.serving.degradation import Reason, Rung
+from edge.serving.filters import ANYTHING, Filter, allowed, forget_masks
 from edge.serving.metrics import Metrics
-from edge.serving.query import Answer, Query, Recommended
-from edge.serving.ranker import Ranked, best
-from edge.serving.release import Loaded, Release
-from edge.serving.shelf import Shelf
+from edge.serving.query import Answer, Query
+from edge.serving.ranker import Ranker, best
+from edge.serving.recommender import Neighbours, Recommender, named, named_items
+from edge.serving.release import Loaded
+from edge.serving.shelf import MOST_FOLLOWED, Shelf
 from edge.serving.tally import Tally
 from edge.serving.writing import EventWriter
-from protocol import rec_id
-from protocol.errors import BadInputError, FederationError
+from protocol.errors import FederationError
 
 _RECENT = 64
 _EVENT_ID_BYTES = 12
 LOOK_AGAIN_SECONDS = 30.0
-_ENOUGH = 30  # of the model's best that a filter leaves: with fewer, it scores all that the filter allows
+FOLLOW_SECONDS = 0.5
+DEADLINE_MS = 100.0
+_FAILURES = frozenset({Reason.MODEL_ERROR, Reason.MODEL_PAUSED})
 
 
-class UnknownItemError(BadInputError):
-    """Neither this site nor the shared catalogue knows the item."""
+_Result = TypeVar("_Result")
 
 
 class Service:
@@ -50,11 +55,19 @@ class Service:
         draw: Callable[[int], bytes],
         now_ms: Callable[[], int],
         metrics: Metrics | None = None,
+        deadline_ms: float = DEADLINE_MS,
+        arranging: Arranging | None = None,
+        neighbours: Neighbours | None = None,
+        clock: Callable[[], float] = monotonic,
     ) -> None:
         """Serve from this until it is swapped.
 
         Args:
             draw: so many random bytes, for the names of answers.
+            deadline_ms: an answer is of no use later than that; what would take longer is left out of it.
+            arranging: scenarios and promotions; None: those of the store.
+            neighbours: what goes with what; None: nobody knows.
+            clock: seconds that never go back.
         """
         self.store = store
         self.metrics = metrics or Metrics()
@@ -64,9 +77,20 @@ class Service:
         """Newest queries, for trying a release out before it serves; in memory only."""
         self.tally = Tally()
         """Of the release that is served."""
+        self.recommender = Recommender(
+            store,
+            draw=draw,
+            now_ms=now_ms,
+            clock=clock,
+            deadline_seconds=deadline_ms / 1_000,
+            arranging=arranging or Arranging(store),
+            neighbours=neighbours,
+            note_state=self.metrics.note_submodel,
+        )
         self._writer = EventWriter(store)
         self._foreign = store.foreign_commits()
         self._recount = False
+        self._following = False
         self._standby: tuple[Loaded, Tally] | None = None
         self._loaded = loaded
         self.swap(loaded)
@@ -74,6 +98,11 @@ class Service:
     @property
     def loaded(self) -> Loaded:
         return self._loaded
+
+    @property
+    def arranging(self) -> Arranging:
+        """Scenarios and promotions."""
+        return self.recommender.arranging
 
     @property
     def standby(self) -> Loaded | None:
@@ -87,9 +116,11 @@ class Service:
 
     def swap(self, loaded: Loaded) -> None:
         """Answer from this from the next request on; the old model is freed when the last answer from it is out."""
-        if _named(self._loaded.release) != _named(loaded.release):
+        if named(self._loaded.release) != named(loaded.release):
             self.tally = Tally()
-        self._loaded = loaded
+        before, self._loaded = self._loaded, loaded
+        if _model(before) is not _model(loaded):
+            self.recommender.forget_model()
         self.metrics.note_release(loaded.release.version if loaded.release else 0)
 
     def try_out(self, loaded: Loaded) -> None:
@@ -115,27 +146,57 @@ class Service:
 
     def close(self) -> None:
         self._writer.close()
+        self.recommender.close()
 
-    async def add_events(self, events: Sequence[Event]) -> AddOutcome:
+    async def add_events(self, events: Sequence[Event] | Batch) -> AddOutcome:
         """Write checked events; when this returns they are on disk, and the next answer knows them.
 
         Raises:
             UnknownItemError: an item is not listed here, though the site lists its items; nothing was written.
             NoSpaceError: the disk is full; nothing was written.
         """
-        unknown = self.store.unlisted({event.item for event in events if event.item is not None})
+        batch = events if isinstance(events, Batch) else Batch.of(events)
+        unknown = self.store.unlisted(batch.named_items())
         if unknown:
             raise UnknownItemError(f"item {min(unknown)} is not listed", advice="list it first")
-        outcome = await self._writer.add(events)
+        outcome = await self._writer.add(batch)
         self.metrics.note_events(added=outcome.added, duplicates=outcome.duplicates)
         if outcome.duplicates:
             self._recount = True  # which of them were new is not known here
-        else:
-            for event in events:
-                if event.type == "purchase" and event.item is not None:
-                    for shelf in self._shelves():
-                        shelf.note_purchase(event.item)
+        elif outcome.bought:
+            for shelf in self._shelves():
+                shelf.note_purchases(outcome.bought)
         return outcome
+
+    async def change(self, change: Callable[[Store], _Result]) -> _Result:
+        """Carry out another change of the store, in the thread that writes; what it raises is raised here.
+
+        The next answer knows of the items that were changed.
+        """
+        result = await self._writer.run(lambda: change(self.store))
+        await self.follow()
+        return result
+
+    def forget(self, names: Collection[str]) -> None:
+        """Users or sessions were erased: nothing that is kept in memory knows them any more."""
+        kept = [query for query in self.recent if query.user not in names and query.session not in names]
+        self.recent.clear()
+        self.recent.extend(kept)
+        self.recommender.forget_pasts()
+        self._recount = True
+
+    def recount(self) -> None:
+        """Events were deleted: count anew at the next look."""
+        self._recount = True
+
+    def drop_caches(self) -> None:
+        """Let go of what can be had again: memory is short."""
+        self.recommender.drop_caches()
+        forget_masks()
+        for shelf in self._shelves():
+            shelf.numbering.drop_caches()
+        with self.store.reading() as db:
+            db.execute("PRAGMA shrink_memory")
 
     def new_event_id(self) -> str:
         """For an event to which the shop has given none."""
@@ -149,50 +210,83 @@ class Service:
         return shelves
 
     async def watch(self) -> None:
-        """Look again every now and then, until cancelled."""
+        """Follow the items, and look again every now and then, until cancelled."""
         while True:
-            await asyncio.sleep(LOOK_AGAIN_SECONDS)
+            for _ in range(round(LOOK_AGAIN_SECONDS / FOLLOW_SECONDS)):
+                await asyncio.sleep(FOLLOW_SECONDS)
+                await self.follow()
             await self.look_again()
+
+    def follow_items(self) -> bool:
+        """Take in items that have changed, if they are few; False: they are many, and `follow` takes them in."""
+        followed = [shelf.follow() for shelf in self._shelves()]
+        return all(followed)
+
+    async def follow(self) -> None:
+        """Take in items that have changed: few at once, many a few at a time, so that answers pass in between."""
+        if self.follow_items() or self._following:
+            return
+        self._following = True
+        try:
+            for shelf in self._shelves():
+                while changed := await asyncio.to_thread(shelf.changed):
+                    for start in range(0, len(changed), MOST_FOLLOWED):
+                        shelf.take_in(changed[start : start + MOST_FOLLOWED])
+                        self._embed()
+                        await asyncio.sleep(0)
+        finally:
+            self._following = False
+
+    def _embed(self) -> None:
+        for loaded in (self._loaded, self.standby):
+            if loaded is not None:
+                loaded.embed()
 
     async def look_again(self) -> None:
         """Take in what another process has imported meanwhile. The reading is done in a thread of its own."""
-        before, loaded = self._foreign, self._loaded
+        before = self._foreign
         self._foreign = self.store.foreign_commits()
         if self._foreign == before and not self._recount:
             return
         self._recount = False
-        if self.store.items_mark() == loaded.shelf.items_mark:
-            for shelf in self._shelves():
-                await asyncio.to_thread(shelf.count_again)
-            return
-        standby = self.standby
-        renewed, spare = await asyncio.to_thread(self._renewed, loaded, standby)
-        if self._loaded is loaded and self.standby is standby:  # else a release came in between, with a newer look
-            self._loaded = renewed
-            if spare is not None and self._standby is not None:
-                self._standby = spare, self._standby[1]
+        await self.follow()
+        counts = await asyncio.to_thread(self.store.popularity)
+        for shelf in self._shelves():
+            shelf.count(counts)
 
-    def _renewed(self, loaded: Loaded, standby: Loaded | None) -> tuple[Loaded, Loaded | None]:
-        """Both with a newer look at the items."""
-        renewed = Loaded.of(self.store, loaded.release, loaded.weights)
-        if standby is None:
-            return renewed, None
-        shared = renewed.with_release(standby.release, standby.weights) if standby.release else None
-        return renewed, shared or Loaded.of(self.store, standby.release, standby.weights)
+    async def recommend(self, query: Query, *, loaded: Loaded | None = None, arm: str | None = None) -> Answer:
+        """The best items for a user, a visit or a history, from the highest rung that carries.
 
-    def recommend(self, query: Query) -> Answer:
-        """The best items for a user or a history, from the highest rung that carries."""
+        Args:
+            loaded: answer from this; None: from what is served. Only that is counted for the release that is served.
+            arm: ``experiment/arm`` under which is asked.
+
+        Raises:
+            BadInputError: there is no such scenario, or the filter names what no item has.
+        """
         self.recent.append(query)
-        return self._timed(lambda: self.ask(self._loaded, query))
+        began, tally = perf_counter(), self.tally if loaded is None else Tally()
+        try:
+            answer = await self.recommender.recommend(loaded or self._loaded, query, arm=arm)
+        except FederationError:
+            raise
+        except Exception:
+            self._note_failure(tally, perf_counter() - began)
+            raise
+        self._note(tally, answer, perf_counter() - began, hurried=query.within_ms is not None)
+        return answer
 
     def ask(self, loaded: Loaded, query: Query) -> Answer:
         """What would be answered from this; nothing is counted."""
-        past = self._past(loaded, query)
-        unknown = Reason.UNKNOWN_USER if query.user is not None else Reason.UNKNOWN_ITEMS
-        footing = find_footing(loaded.release, past, unknown=unknown)
-        mask = allowed(loaded.shelf, query.filter, query.exclude)
-        places, scores = self._rank(loaded, past, footing, mask, query)
-        return self._answer(loaded, footing.rung, footing.reasons, places, scores)
+        return self.recommender.ask(loaded, query)
+
+    def past(self, loaded: Loaded, query: Query) -> Past:
+        """Whose past a query is about, in places."""
+        return self.recommender.past(loaded, query)
+
+    def score(self, loaded: Loaded, past: Past, places: NDArray[np.int64]) -> NDArray[np.float32]:
+        """float32[n], what these places would score for somebody of this past, were they the candidates."""
+        return self.recommender.score(loaded, past, places)
 
     def similar(
         self,
@@ -215,9 +309,9 @@ class Service:
 
     def _similar(self, loaded: Loaded, place: int, mask: NDArray[np.bool_], *, limit: int) -> Answer:
         shelf = loaded.shelf
-        if loaded.release is not None and place <= shelf.rows:
-            rows, cosines = loaded.release.ranker.similar(place, mask[: shelf.rows + 1], k=limit)
-            return self._answer(loaded, Rung.SEQUENCE, (), rows, cosines)
+        if loaded.vectors is not None and loaded.vectors.known(np.array([place]))[0]:
+            places, cosines = loaded.vectors.similar(place, mask, k=limit)
+            return self._answer(loaded, Rung.SEQUENCE, (), places, cosines)
         reason = Reason.NO_RELEASE if loaded.release is None else Reason.PRIVATE_ITEM
         kin = mask & (shelf.category == shelf.category[place])
         places = best(np.where(kin, shelf.popularity(), -np.inf).astype(np.float32), limit)
@@ -231,48 +325,22 @@ class Service:
         except FederationError:
             raise
         except Exception:
-            tally.note(perf_counter() - began, failed=True)
-            self.metrics.note_failed_answer()
+            self._note_failure(tally, perf_counter() - began)
             raise
-        failed = Reason.MODEL_ERROR in answer.reasons
-        tally.note(perf_counter() - began, failed=failed)
+        self._note(tally, answer, perf_counter() - began, hurried=False)
+        return answer
+
+    def _note(self, tally: Tally, answer: Answer, seconds: float, *, hurried: bool) -> None:
+        """Count an answer. That a model is too slow for a hurried question is no failure of the release."""
+        failed = any(reason in _FAILURES or (reason is Reason.MODEL_SLOW and not hurried) for reason in answer.reasons)
+        tally.note(seconds, failed=failed)
         if failed:
             self.metrics.note_failed_answer()
         self.metrics.note_answer(answer.rung, answer.reasons)
-        return answer
 
-    def _past(self, loaded: Loaded, query: Query) -> Past:
-        """The user's past in places. A given history has no times: its items count as looked at, in their order."""
-        if query.user is not None:
-            return loaded.shelf.placed(self.store.past(query.user, limit=LINES))
-        places = [place for name in query.history or () if (place := loaded.shelf.place(name)) is not None]
-        item = np.array(places, np.int64)
-        return Past(item=item, time_ms=np.arange(len(item)), purchased=np.zeros(len(item), np.bool_))
-
-    def _rank(
-        self, loaded: Loaded, past: Past, footing: Footing, mask: NDArray[np.bool_], query: Query
-    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """Places and scores, best first; filled up with popular items where the candidates are too few."""
-        release, ranked, market = loaded.release, footing.ranked, loaded.market()
-        if ranked is not None and release is not None:
-            kept = np.count_nonzero(mask[ranked.rows])
-            if kept < min(max(query.limit, _ENOUGH), len(ranked.rows)):
-                rows = np.flatnonzero(mask[: loaded.shelf.rows + 1])
-                rows = rows[best(release.ranker.score(ranked.state, rows), TOP)]
-                ranked = Ranked(state=ranked.state, rows=rows)
-        slate = lay_out(past, market, ranker=release.ranker if release else None, ranked=ranked, allowed=mask)
-        said = slate.scores(loaded.weights.vector()).astype(np.float32)
-        order = best(said, query.limit)
-        places, scores = slate.places[order], said[order]
-        if len(places) < query.limit:
-            mask[slate.places] = False
-            rest = best(
-                np.where(mask, loaded.shelf.popularity(), -np.inf).astype(np.float32), query.limit - len(places)
-            )
-            floor = float(said.min(initial=0)) - 1
-            places = np.r_[places, rest]
-            scores = np.r_[scores, floor - np.arange(len(rest), dtype=np.float32)]
-        return places, scores
+    def _note_failure(self, tally: Tally, seconds: float) -> None:
+        tally.note(seconds, failed=True)
+        self.metrics.note_failed_answer()
 
     def _answer(
         self,
@@ -282,21 +350,9 @@ class Service:
         places: NDArray[np.int64],
         scores: NDArray[np.float32],
     ) -> Answer:
-        shelf = loaded.shelf
-        items = [
-            Recommended(item=shelf.name(place), score=round(score, 6), title=shelf.title(place))
-            for place, score in zip(places.tolist(), scores.tolist(), strict=True)
-        ]
-        version, sha256 = _named(loaded.release)
-        return Answer(
-            rec_id=rec_id.make(version=version, sha256=sha256, drawn=self._draw(rec_id.RANDOM_BYTES)),
-            release=version or None,
-            rung=rung,
-            reasons=reasons,
-            items=items,
-        )
+        items = named_items(loaded.shelf, places, scores)
+        return self.recommender.answer(loaded, rung, reasons, items)
 
 
-def _named(release: Release | None) -> tuple[int, str]:
-    """Version and digest; before the first release 0 and nothing."""
-    return (release.version, release.sha256) if release else (0, "")
+def _model(loaded: Loaded) -> Ranker | None:
+    return loaded.release.ranker if loaded.release else None
