@@ -1,0 +1,1 @@
+"""What stands where in an answer, and why: scenarios, boosts, rules, diversity, exploration, promotions."""
