@@ -1,0 +1,1 @@
+"""Events from tills and kiosks, over the site's own MQTT broker."""
