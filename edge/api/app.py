@@ -10,35 +10,98 @@ from contextlib import asynccontextmanager, suppress
 
 from fastapi import FastAPI
 
-from edge.api import events, health, recommendations
-from edge.api.door import ApiKeys, Door
+from edge.api import (
+    events,
+    experiments,
+    front,
+    health,
+    items,
+    neighbours,
+    people,
+    promotions,
+    recommendations,
+    reference,
+    scenarios,
+    search,
+)
+from edge.api.access_log import AccessLog
+from edge.api.admission import Budget
+from edge.api.door import Door
+from edge.api.keys import ApiKeys
 from edge.api.lean import LeanRoute
+from edge.api.openapi import DESCRIPTION, TITLE, VERSION, describe, operation_id
 from edge.api.problems import add_problems
+from edge.settings import ServingSettings
 from edge.shop import Shop
 
+_LOOK_SECONDS = 0.5
 
-def build_app(shop: Shop, *, api_keys: ApiKeys | None) -> FastAPI:
+
+def build_app(shop: Shop, *, api_keys: ApiKeys | None, settings: ServingSettings | None = None) -> FastAPI:
     """Build the HTTP service around the parts of a shop; nothing global.
 
     Args:
         api_keys: None: everybody is let in, for machines that nobody else can reach.
+        settings: how much is borne at once, and what is logged; the defaults if None.
     """
+    settings = settings or ServingSettings()
+    log = AccessLog(settings.access_log)
 
     @asynccontextmanager
     async def watching(_: FastAPI) -> AsyncIterator[None]:
-        watch = asyncio.create_task(shop.service.watch())
+        watches = [asyncio.create_task(shop.service.watch()), asyncio.create_task(log.keep_writing())]
+        if api_keys is not None:
+            watches.append(asyncio.create_task(_follow(api_keys)))
+        if shop.experiments is not None:
+            watches.append(asyncio.create_task(shop.experiments.watch()))
         try:
             yield
         finally:
-            watch.cancel()
-            with suppress(asyncio.CancelledError):
-                await watch
+            for watch in watches:
+                watch.cancel()
+            for watch in watches:
+                with suppress(asyncio.CancelledError):
+                    await watch
+            log.write()
 
-    app = FastAPI(title="Hanse edge", version="1", docs_url=None, redoc_url=None, lifespan=watching)
-    for subject in (recommendations, events, health):
-        app.include_router(subject.routes(shop))
-    lean = [route for route in app.routes if isinstance(route, LeanRoute)]
-    straight = {(route.path, method): route for route in lean for method in route.methods or ()}
-    app.add_middleware(Door, keys=api_keys, metrics=shop.service.metrics, routes=straight)
+    app = FastAPI(
+        title=TITLE,
+        version=VERSION,
+        description=DESCRIPTION,
+        openapi_url=None,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        lifespan=watching,
+        generate_unique_id_function=operation_id,
+    )
+    asking = (recommendations, neighbours, search)
+    telling = (events, items, people)
+    subjects = (front, *asking, *telling, scenarios, promotions, experiments, health)
+    routers = {subject.__name__.rpartition(".")[2]: subject.routes(shop) for subject in subjects}
+    lean: list[LeanRoute] = []
+    routers["reference"] = reference.routes(lambda: describe(app, lean))
+    for subject, router in routers.items():
+        app.include_router(router, tags=[subject])
+    lean += [route for router in routers.values() for route in router.routes if isinstance(route, LeanRoute)]
+    app.add_middleware(
+        Door, keys=api_keys, metrics=shop.service.metrics, routes=lean, budgets=_budgets(settings), log=log
+    )
     add_problems(app)
     return app
+
+
+def _budgets(settings: ServingSettings) -> dict[str, Budget]:
+    queries = Budget(most=settings.max_queries, wait_seconds=settings.query_wait_seconds)
+    return {
+        "query": queries,
+        "ingest": Budget(most=settings.max_ingests, wait_seconds=settings.ingest_wait_seconds),
+        "admin": queries,
+        "stream": Budget(most=settings.max_streams, wait_seconds=settings.ingest_wait_seconds),
+    }
+
+
+async def _follow(keys: ApiKeys) -> None:
+    while True:
+        await asyncio.sleep(_LOOK_SECONDS)
+        keys.look_again()

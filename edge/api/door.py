@@ -1,49 +1,62 @@
-"""What stands before every route: the API key, the size of the body, the stop-watch. Plain ASGI, a few µs a request."""
+"""What stands before every route: the API key and what it is for, the body's size, whose turn it is, the stop-watch.
 
-import hmac
+Plain ASGI, some 15 µs a request (docs/decisions/0015). Routes of ours are gone to straight, without the app's list.
+"""
+
+import time
 from collections.abc import Iterable, Mapping
-from hashlib import sha256
 from http import HTTPStatus
+from math import ceil, inf
 from time import perf_counter
-from typing import Final
+from traceback import extract_tb
+from typing import Any, Final
 
-from fastapi import HTTPException, Response
+import structlog
+from fastapi import Response
+from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from edge.api.lean import LeanRoute
-from edge.api.problems import problem
-from edge.serving.metrics import Metrics
-from protocol.errors import BadInputError
+from edge.api.access_log import AccessLog, Passed
+from edge.api.admission import Budget, Lane
+from edge.api.keys import ApiKeys, Held, Permission
+from edge.api.lean import LARGEST_BODY, LeanRoute, too_large
+from edge.api.problems import problem, problem_of
+from edge.serving.metrics import Metrics, RouteFigures
 
-OPEN_PATHS: Final = frozenset({"/healthz", "/readyz"})
-_DIGEST_CHARACTERS = 64
-_LONGEST_KEY = 512
-_MOST_BYTES: Final = {"/v1/events": 16 << 20}
-_MOST_BYTES_ELSEWHERE = 1 << 20
+ARRIVED: Final = "hanse.arrived"
+"""In the scope: `perf_counter()` when the head of the request was complete, where the server says so."""
+_NO_KEY = "the API key is missing, wrong or revoked; send it as Authorization: Bearer KEY or X-API-Key: KEY"
+_UNKNOWN = "other"
+_SMALL = 64 << 10
+_DIGITS = 16
+_FAILED = HTTPStatus.INTERNAL_SERVER_ERROR
+_log = structlog.get_logger(__name__)
 
 
-class ApiKeys:
-    """The keys that open the door, known only by their SHA-256."""
+class Passage:
+    """The way to one route: all that the door must know of it, looked up once.
 
-    def __init__(self, hashes: Iterable[str]) -> None:
-        """Take the hashes in hexadecimal.
+    Attributes:
+        route: None for what is no route of ours; the app says what is to be said.
+        template: of its path, for figures and logs.
+        lane: None: it is never sent away.
+        open: anybody may ask, without a key.
+    """
 
-        Raises:
-            BadInputError: one of them is none.
-        """
-        self._hashes = [text.lower().encode() for text in hashes]
-        for known in self._hashes:
-            if len(known) != _DIGEST_CHARACTERS or not set(known) <= set(b"0123456789abcdef"):
-                raise BadInputError("the hash of an API key has 64 hex digits", advice="make one with hanse-edge key")
+    __slots__ = ("figures", "lane", "largest_body", "method", "open", "permission", "route", "streams", "template")
 
-    def accept(self, key: bytes) -> bool:
-        """Compared with every known key, each in constant time."""
-        offered = sha256(key).hexdigest().encode()
-        return len(key) <= _LONGEST_KEY and sum([hmac.compare_digest(offered, known) for known in self._hashes]) > 0
+    def __init__(
+        self, route: LeanRoute | None, template: str, method: str, *, figures: RouteFigures, lane: Lane | None
+    ) -> None:
+        self.route, self.template, self.method, self.figures, self.lane = route, template, method, figures, lane
+        self.permission = route.permission if route is not None else None
+        self.largest_body = LARGEST_BODY if route is None else route.largest_body
+        self.streams = self.largest_body is None
+        self.open = route is not None and self.permission is None
 
 
 class Door:
-    """Lets in who has a key and a body of a bearable size, and notes how each request ended."""
+    """Lets in who may, when there is room, and notes how each request ended."""
 
     def __init__(
         self,
@@ -51,23 +64,126 @@ class Door:
         *,
         keys: ApiKeys | None,
         metrics: Metrics,
-        routes: Mapping[tuple[str, str], LeanRoute],
+        routes: Iterable[LeanRoute],
+        budgets: Mapping[str, Budget],
+        log: AccessLog,
     ) -> None:
         """Stand before the app.
 
         Args:
-            routes: by path and method, what is gone to straight, without walking the app's list of routes.
+            keys: None: everybody is let in, and may do everything.
+            budgets: by permission, and "stream" for bodies without an end.
         """
-        self._app = app
-        self._routes = routes
-        self._keys = keys
-        self._metrics = metrics
+        self._app, self._keys, self._metrics, self._log = app, keys, metrics, log
+        self._lanes = {name: _lane(name, budget, metrics) for name, budget in budgets.items()}
+        self._passages: dict[tuple[str, str], Passage] = {}
+        self._templates: list[Passage] = []
+        for route in routes:
+            self._open_up(route)
+        figures = metrics.of_route(_UNKNOWN, _UNKNOWN)
+        self._elsewhere = Passage(None, _UNKNOWN, _UNKNOWN, figures=figures, lane=None)
+
+    def _open_up(self, route: LeanRoute) -> None:
+        kind = "stream" if route.largest_body is None else route.permission
+        lane = self._lanes[kind] if kind is not None and route.sheds else None
+        for method in route.methods or ():
+            figures = self._metrics.of_route(route.path, method)
+            passage = Passage(route, route.path, method, figures=figures, lane=lane)
+            if route.param_convertors:
+                self._templates.append(passage)
+            else:
+                self._passages[route.path, method] = passage
+            if method == "GET":
+                self._passages.setdefault((route.path, "HEAD"), passage)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        began, status = perf_counter(), HTTPStatus.INTERNAL_SERVER_ERROR.value
+        began = perf_counter()
+        passage = self._passages.get((scope["path"], scope["method"])) or self._look_for(scope)
+        headers = dict(reversed(scope["headers"]))  # of several with one name the first counts
+        status, sent, held = _FAILED.value, 0, None
+        try:
+            held = self._keys.find(_secret(headers)) if self._keys is not None else None
+            response = self._refusal(passage, held, headers, began)
+            response = response or await self._ask(passage, scope, receive, headers, began)
+            if response is None:
+                status = await self._by_the_app(scope, receive, send)
+            else:
+                status, sent = response.status_code, len(response.body) if hasattr(response, "body") else 0
+                await response(scope, receive, send)
+        finally:
+            seconds = perf_counter() - began
+            passage.figures.note(status, seconds)
+            if self._log.wants(status):
+                label = held.label if held is not None else None
+                at = time.time() - seconds
+                self._log.note(Passed(at, passage.method, passage.template, status, seconds, label, sent))
+
+    def _look_for(self, scope: Scope) -> Passage:
+        """Paths with parameters; other methods of a path we know."""
+        for passage in self._templates:
+            assert passage.route is not None
+            match, child = passage.route.matches(scope)
+            if match is Match.FULL and passage.method == scope["method"]:
+                scope.update(child)
+                return passage
+        return self._elsewhere
+
+    def _refusal(self, passage: Passage, held: Held | None, headers: dict[bytes, bytes], now: float) -> Response | None:
+        if self._keys is not None and not passage.open:
+            if held is None:
+                return problem(HTTPStatus.UNAUTHORIZED, _NO_KEY, headers={"WWW-Authenticate": "Bearer"})
+            if passage.permission is not None and passage.permission not in held.scopes:
+                return problem(HTTPStatus.FORBIDDEN, _out_of_scope(held, passage.permission))
+            if held.bucket is not None and (wait := held.bucket.take(now)):
+                return _later(wait, f"the API key {held.label} asks more often than it may")
+        length = headers.get(b"content-length")
+        if length is not None and passage.largest_body is not None and _number(length) > passage.largest_body:
+            return problem_of(too_large(passage.largest_body))
+        return None
+
+    async def _ask(
+        self, passage: Passage, scope: Scope, receive: Receive, headers: dict[bytes, bytes], began: float
+    ) -> Response | None:
+        """The route's answer, or that there is too much to do; None where there is no route."""
+        route, lane = passage.route, passage.lane
+        if route is None:
+            return self._other_methods(scope)
+        try:
+            taken = await _read(passage, scope, receive, headers)
+            if isinstance(taken, Response):
+                return taken
+            if lane is None:
+                return await route.answer(taken)
+            wait = lane.enter(waited=began - scope.get(ARRIVED, began))
+            if wait:
+                return _later(wait, "the edge has too much to do")
+            entered = perf_counter()
+            try:
+                return await route.answer(taken)
+            finally:
+                now = perf_counter()
+                lane.leave(entered=now if passage.streams else entered, now=now)
+        except Exception as error:  # noqa: BLE001 - a fault of ours is logged, and the client learns no more
+            return problem_of(error) or _failed(error, passage)
+
+    def _other_methods(self, scope: Scope) -> Response | None:
+        path = scope["path"]
+        allowed = {method for known, method in self._passages if known == path}
+        allowed |= {
+            passage.method
+            for passage in self._templates
+            if passage.route is not None and passage.route.path_regex.match(path)
+        }
+        if not allowed:
+            return None
+        detail = f"this path takes {' and '.join(sorted(allowed))}"
+        return problem(HTTPStatus.METHOD_NOT_ALLOWED, detail, headers={"Allow": ", ".join(sorted(allowed))})
+
+    async def _by_the_app(self, scope: Scope, receive: Receive, send: Send) -> int:
+        status = _FAILED.value
 
         async def noting(message: Message) -> None:
             nonlocal status
@@ -75,51 +191,63 @@ class Door:
                 status = message["status"]
             await send(message)
 
-        try:
-            headers = dict(reversed(scope["headers"]))
-            refusal = self._refusal(scope["path"], headers)
-            if refusal is not None:
-                await refusal(scope, receive, noting)
-            else:
-                route = self._routes.get((scope["path"], scope["method"]))
-                app = route.app if route is not None else self._app
-                await app(scope, _bounded(receive, _limit(scope["path"])), noting)
-        finally:
-            self._metrics.note_request(scope["path"], scope["method"], status, perf_counter() - began)
-
-    def _refusal(self, path: str, headers: dict[bytes, bytes]) -> Response | None:
-        if self._keys is not None and path not in OPEN_PATHS and not self._keys.accept(_key(headers)):
-            detail = "the API key is missing or wrong; send it as Authorization: Bearer KEY or X-API-Key: KEY"
-            return problem(HTTPStatus.UNAUTHORIZED, detail, headers={"WWW-Authenticate": "Bearer"})
-        length = headers.get(b"content-length", b"0")
-        if length.isdigit() and int(length[:20]) > _limit(path):
-            return problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, _too_large(_limit(path)))
-        return None
+        await self._app(scope, receive, noting)
+        return status
 
 
-def _key(headers: dict[bytes, bytes]) -> bytes:
+def _lane(name: str, budget: Budget, metrics: Metrics) -> Lane:
+    lane = Lane(budget)
+    lane.note_shed = metrics.of_lane(name, inside=lambda: lane.inside)
+    return lane
+
+
+async def _read(passage: Passage, scope: Scope, receive: Receive, headers: dict[bytes, bytes]) -> Any:
+    """What the route takes of the request, or a refusal where there is no room for its body."""
+    route, lane = passage.route, passage.lane
+    assert route is not None
+    size = _announced(headers, passage.largest_body)
+    if lane is None or size < _SMALL:
+        return await route.read(scope, receive, headers)
+    wait = lane.receive(size)
+    if wait:
+        return _later(wait, "the edge is receiving too many large bodies", close=True)
+    try:
+        return await route.read(scope, receive, headers)
+    finally:
+        lane.receiving -= size
+
+
+def _announced(headers: Mapping[bytes, bytes], limit: int | None) -> int:
+    """Bytes that a body may come to; a stream is taken in piece by piece."""
+    if limit is None:
+        return 0
+    length = headers.get(b"content-length")
+    if length is not None:
+        return int(min(_number(length), limit))
+    return limit if b"transfer-encoding" in headers else 0
+
+
+def _number(length: bytes) -> float:
+    return int(length) if length.isdigit() and len(length) < _DIGITS else inf
+
+
+def _secret(headers: Mapping[bytes, bytes]) -> bytes:
     bearer = headers.get(b"authorization", b"")
     return bearer[7:].strip() if bearer[:7].lower() == b"bearer " else headers.get(b"x-api-key", b"")
 
 
-def _limit(path: str) -> int:
-    return _MOST_BYTES.get(path, _MOST_BYTES_ELSEWHERE)
+def _out_of_scope(held: Held, needed: Permission) -> str:
+    return f"this needs an API key for {needed}; {held.label} is for {' and '.join(sorted(held.scopes))}"
 
 
-def _too_large(limit: int) -> str:
-    return f"the body is larger than {limit} bytes"
+def _later(wait: float, detail: str, *, close: bool = False) -> Response:
+    seconds = max(1, ceil(wait))
+    headers = {"Retry-After": str(seconds), **({"Connection": "close"} if close else {})}
+    return problem(HTTPStatus.TOO_MANY_REQUESTS, f"{detail}; come again in {seconds} s", headers=headers)
 
 
-def _bounded(receive: Receive, limit: int) -> Receive:
-    """The same body, but no more of it than the limit: Content-Length may be missing."""
-    taken = 0
-
-    async def receive_some() -> Message:
-        nonlocal taken
-        message = await receive()
-        taken += len(message.get("body", b""))
-        if taken > limit:
-            raise HTTPException(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, _too_large(limit))
-        return message
-
-    return receive_some
+def _failed(error: Exception, passage: Passage) -> Response:
+    """A fault of ours. Its message may hold what a caller sent, so the log gets its kind and its place only."""
+    place = " < ".join(f"{frame.filename}:{frame.lineno}" for frame in reversed(extract_tb(error.__traceback__)[-6:]))
+    _log.error("a request failed", route=passage.template, error=type(error).__name__, place=place)
+    return problem(_FAILED, "the edge failed; its log says where")

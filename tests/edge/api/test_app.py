@@ -8,16 +8,15 @@ import socket
 import subprocess
 import sys
 import time
-from hashlib import sha256
 
 import httpx
 import pytest
 
 from edge.api.app import build_app
-from edge.api.door import ApiKeys
+from edge.api.keys import ApiKey, ApiKeys, Permission, digest
 from edge.records.store import Store
 from edge.shop import Shop
-from protocol.errors import BadInputError, NoSpaceError
+from protocol.errors import NoSpaceError
 
 KEY = "a-key-of-this-shop"
 HEADERS = {"Authorization": f"Bearer {KEY}"}
@@ -50,7 +49,7 @@ class Customer:
 
 
 def client_of(service):
-    keys = ApiKeys([sha256(KEY.encode()).hexdigest()])
+    keys = ApiKeys([ApiKey(digest=digest(KEY), label="tests", scopes=frozenset(Permission))])
     return Customer(build_app(Shop(service=service), api_keys=keys), HEADERS)
 
 
@@ -157,9 +156,7 @@ def test_what_is_no_json_is_no_crash(shop, content):
     assert is_problem(response, response.status_code)
 
 
-@pytest.mark.parametrize(
-    "path", ["/v1/recommendations", "/v1/events", "/v1/similar", "/metrics", "/openapi.json", "/x"]
-)
+@pytest.mark.parametrize("path", ["/v1/recommendations", "/v1/events", "/v1/similar", "/metrics", "/x"])
 @pytest.mark.parametrize(
     "headers", [{}, {"Authorization": "Bearer wrong"}, {"X-API-Key": KEY + " "}, {"X-API-Key": ""}]
 )
@@ -180,11 +177,6 @@ def test_health_needs_no_key_and_tells_nothing_private(shop):
     shop.headers.pop("Authorization")
     assert shop.get("/healthz").json() == {"status": "ok"}
     assert shop.get("/readyz").json()["release"]["version"] == 3
-
-
-def test_a_hash_that_is_none_is_refused_at_the_start():
-    with pytest.raises(BadInputError):
-        ApiKeys([KEY])
 
 
 def test_huge_body_is_refused_before_it_is_read(shop):
@@ -250,7 +242,7 @@ def _fill(store):
 
 def test_openapi_names_bodies_and_errors(shop):
     paths = shop.get("/openapi.json").json()["paths"]
-    assert set(paths) == {"/v1/recommendations", "/v1/similar", "/v1/events", "/healthz", "/readyz", "/metrics"}
+    assert {"/v1/recommendations", "/v1/similar", "/v1/events", "/healthz", "/readyz", "/metrics"} <= set(paths)
     assert {"200", "401", "413", "422"} <= set(paths["/v1/events"]["post"]["responses"])
 
 
