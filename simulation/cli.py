@@ -105,6 +105,26 @@ def sync(
         tables.print_sync(report)
 
 
+@bench.command("serving")
+def serving(
+    as_json: AsJson = False,
+    quick: Annotated[bool, typer.Option("--quick", help="A tiny shop: a look in a minute or two.")] = False,
+) -> None:
+    """Time an edge's query service against its own parts: the model, tantivy, SQLite, raw ASGI."""
+    from simulation.bench import tables as progress
+    from simulation.bench.serving import run as measured
+    from simulation.bench.serving import tables
+
+    console = _console()
+    plan = measured.QUICK if quick else measured.FULL
+    with progress.progress(console, measured.steps(plan)) as advance:
+        report = measured.run(plan, advance=advance)
+    if as_json:
+        print(json.dumps(report))
+    else:
+        tables.print_report(report)
+
+
 @bench.command("word-bits")
 def word_bits(
     as_json: AsJson = False,

@@ -11,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 
 from center.settings import ModelSettings
 from protocol.errors import FederationError
-from simulation import comparison, datasets, rollouts, serving
+from simulation import comparison, datasets, rollouts, serving, tour
 from simulation.datasets import Dataset, SiteData
 from simulation.federation import Federation, Site, wait_for_fusion
 from simulation.quality import Quality
@@ -59,6 +59,8 @@ def run(plan: Plan, *, console: Console) -> dict[str, Any]:
             served = [serving.ask(site, part, advance=advance) for site, part in zip(sites, data.sites, strict=True)]
         with step("an event changes the next answer"):
             serving.check_event_changes_answer(sites[0], data.sites[0])
+        with step("every operation of the API, on one edge"):
+            toured = tour.walk(sites[0], data.sites[0])
         first = sites[0]
         measured = serving.measure(
             first,
@@ -68,9 +70,8 @@ def run(plan: Plan, *, console: Console) -> dict[str, Any]:
         )
         with step("a bad release: the canaries go back, the center reverts") as say:
             drill = rollouts.drill(federation, sites, canaries=_canaries(sites), good=release["version"], say=say.tell)
-    return _report(
-        plan, data, rounds=rounds, release=release, sync=sync, drill=drill, served=served, measured=measured, step=step
-    )
+    parts: dict[str, Any] = {"rounds": rounds, "release": release, "sync": sync, "drill": drill}
+    return _report(plan, data, **parts, served=served, measured=measured | {"tour": toured}, step=step)
 
 
 def _bring_up(federation: Federation, data: Dataset, plan: Plan, step: "_Steps") -> list[Site]:

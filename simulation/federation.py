@@ -124,6 +124,16 @@ class Federation:
         self.start_seconds[site.name] = time.monotonic() - began
         return child
 
+    def serve_all(self) -> None:
+        """`hanse-edge serve` of every site at once, until all answer; how long one takes is not measured."""
+        edges = [self.start(site.name, "hanse-edge", "serve", at=site.directory) for site in self.sites]
+        wait_until(
+            lambda: all(alive(site) for site in self.sites),
+            what=f"the start of {len(edges)} edges",
+            seconds=60 + 10 * len(edges),
+            children=edges,
+        )
+
     def start(self, name: str, command: str, *words: str, at: Path | None = None) -> Child:
         line = [program(command), *words, "--dir", str(at or self.center)]
         child = Child(name, line, log=self.directory / "logs" / f"{name}.log", environment=_ENVIRONMENT)

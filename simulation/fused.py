@@ -37,21 +37,14 @@ def fused_quality(
     catalogue = Catalogue.load(edge / "catalogue" / "1")
     with TemporaryDirectory() as scratch, Store.open(edge / "store.db") as store:
         release = _release(Path(scratch), weights, tokens, popularity, catalogue)
-        fusion = fit_fusion(
-            store,
-            release.ranker,
-            catalogue,
-            max_users=_MOST_USERS,
-            rng=np.random.default_rng(1),
-            federation=release.popularity,
-        )
+        fusion = fit_fusion(store, release, max_users=_MOST_USERS, rng=np.random.default_rng(1))
         service = Service(
             store,
             Loaded.of(store, release, fusion),
             draw=bytes,  # nobody looks up these answers by name
             now_ms=lambda: time.time_ns() // 1_000_000,
         )
-        answers = [service.recommend(Query(user=user, limit=K)).items for user in site.test.users]
+        answers = [service.ask(service.loaded, Query(user=user, limit=K)).items for user in site.test.users]
         service.close()
     return quality_of([[one.item for one in answer] for answer in answers], site)
 

@@ -76,6 +76,7 @@ def _figures(report: Report) -> Table:
         f"{drill['successor']} within {drill['seconds']:.0f} s; {len(drill['others'])} sites never saw it",
         "answers": f"p50 {serving['p50_ms']:.2f} ms, p99 {serving['p99_ms']:.2f} ms over {serving['requests']} requests"
         f"; bare session.run {serving['bare_session_run_ms']:.2f} ms",
+        "API": f"{serving['tour']['operations']} operations, each asked on one edge and looked at",
         "serving process": f"{serving['rss_mb']:.0f} MB, first answer {serving['start_seconds']:.1f} s after its start",
     }
     table = Table(show_header=False)
