@@ -20,24 +20,42 @@ from typing import Any
 import structlog
 import uvicorn
 
-from edge import tuning
+from edge import machine, tuning
 from edge.api.app import build_app
-from edge.api.door import ApiKeys
+from edge.api.connections import server_config
+from edge.api.keys import FILE as API_KEYS
+from edge.api.keys import ApiKeys
 from edge.children import Child
 from edge.diary import Diary
+from edge.erasing import Erasing
+from edge.experiments.releases import Releases
+from edge.experiments.running import Experiments
 from edge.line import Line
+from edge.neighbours.neighbours import Neighbours
+from edge.neighbours.sums import HalfLives
+from edge.records import retention
 from edge.records.store import Store
 from edge.releases.trial_record import Outcome, TrialRecord
 from edge.releases.trying import Trying
-from edge.serving.release import Loaded
+from edge.search.searching import Search
+from edge.serving.fusion import FusionWeights
+from edge.serving.memory import Memory
+from edge.serving.release import Loaded, Release
 from edge.serving.service import Service
-from edge.settings import CenterSettings, EdgeSettings
+from edge.settings import CenterSettings, EdgeSettings, TillSettings
 from edge.shop import Shop
+from edge.tills.listening import Tills
+from edge.tills.rejects import FILE_NAME as REJECTS
+from edge.tills.rejects import Rejects
+from edge.tills.taking import taking
 from protocol.errors import BadInputError, FederationError
 
 _log = structlog.get_logger(__name__)
 _LOOK_SECONDS = 0.5
+_MEBI = 1 << 20
+_SHARE_OF_MACHINE = 0.8  # for this process, where nobody has said how much: others live there, too
 _RESTART_SECONDS = 5.0
+_PAGE_NICENESS = 5
 _SWITCH_SECONDS = 0.0005
 """For so long a thread that loads a release may keep the interpreter from an answer; Python's default is ten times."""
 
@@ -69,10 +87,48 @@ class _Agent:
         self._diary = Diary(directory)
         parts.callback(self._diary.close)
         self._goes_on_trying = self._count_start()
-        self._service = Service(self._store, self._committed(), draw=secrets.token_bytes, now_ms=now_ms)
+        self._neighbours = Neighbours(
+            self._store, HalfLives.of(settings.neighbours), now_ms=now_ms, note=self._note_following
+        )
+        self._service = Service(
+            self._store,
+            self._committed(),
+            draw=secrets.token_bytes,
+            now_ms=now_ms,
+            deadline_ms=settings.serving.deadline_ms,
+            neighbours=self._neighbours,
+        )
         parts.callback(self._service.close)
+        parts.callback(self._service.arranging.promotions.save_if_possible)
+        self._memory = Memory(
+            ceiling=settings.serving.memory_mb * _MEBI or round(_SHARE_OF_MACHINE * machine.machine_bytes()),
+            loaded=lambda: self._service.loaded,
+            resident=machine.resident_bytes,
+            give_back=machine.give_back,
+            drop=self._service.drop_caches,
+        )
+        self._service.metrics.registry.register(self._memory)
+        self._experiments = Experiments(
+            self._store,
+            Releases(self._service, self._arms_release),
+            scenarios=self._service.arranging.scenarios.known,
+            draw=secrets.token_bytes,
+            now_ms=now_ms,
+        )
+        self._search = Search.open(
+            directory / "search",
+            self._service,
+            language=settings.search.language,
+            draw=secrets.token_bytes,
+            clock=time.monotonic,
+        )
+        parts.callback(self._search.close)
+        self._rejects = Rejects(directory / REJECTS)
+        self._tills = self._listen_to_tills(settings.tills) if settings.tills.host else None
         self._learner = Child(["learn"], directory=directory, niceness=settings.training.niceness)
         self._fitter = Child(["fit"], directory=directory, niceness=settings.training.niceness)
+        self._storefront = Child(["storefront", "--child"], directory=directory, niceness=_PAGE_NICENESS)
+        parts.callback(self._storefront.stop)
         parts.callback(self._learner.stop)
         parts.callback(self._fitter.stop)
         self._rounds_until_ms = 0
@@ -88,6 +144,22 @@ class _Agent:
         )
         self._line = self._connect(settings.center) if settings.center else None
 
+    def _listen_to_tills(self, settings: TillSettings) -> Tills:
+        site = self._settings.site.name
+        return Tills(settings, taking(self._service), self._rejects, folder=self._directory, site=site)
+
+    def _note_following(self, events: int, seconds: float) -> None:
+        self._service.metrics.note_following("neighbours", events, seconds)
+
+    def _arms_release(self, version: int) -> tuple[Release, FusionWeights | None] | None:
+        """A release that lies in a slot and has not been taken back, for an experiment's arm."""
+        for found in self._installer.slots():
+            refused = self._installer.standing().refusal_of(version, era=found.era)
+            if found.offer.version == version and refused is None:
+                release = tuning.load_release(self._installer, found, like=self._service.loaded.release)
+                return release, tuning.read_weights(self._directory, found)
+        return None
+
     def _connect(self, center: CenterSettings) -> Line:
         return Line(
             self._directory,
@@ -100,6 +172,7 @@ class _Agent:
             rounds_until=self._expect_rounds,
             changed=self._report,
             loop=self._running_loop,
+            memory=self._memory,
         )
 
     async def serve(self, listener: socket.socket) -> None:
@@ -108,25 +181,52 @@ class _Agent:
         sys.setswitchinterval(_SWITCH_SECONDS)
         # uvicorn raises the signal that stopped it once more, and that must not end this process before its parts.
         signal.signal(signal.SIGTERM, lambda *_: None)
-        app = build_app(Shop(service=self._service), api_keys=self._api_keys())
-        config = uvicorn.Config(
-            app, http="httptools", ws="none", access_log=False, log_config=None, timeout_graceful_shutdown=5
+        serving = self._settings.serving
+        shop = Shop(
+            service=self._service,
+            erasing=Erasing(
+                service=self._service,
+                note=self._diary.note,
+                derived=(self._experiments.forget, self._neighbours.forget),
+                beside=(self._rejects.forget, self._neighbours.forgotten, self._search.forget),
+            ),
+            experiments=self._experiments,
+            tills=self._tills,
+            neighbours=self._neighbours,
+            search=self._search,
+            memory=self._memory,
+            storefront=self._storefront_url(),
         )
-        server = uvicorn.Server(config)
+        app = build_app(shop, api_keys=self._api_keys(), settings=serving)
+        server = uvicorn.Server(server_config(app, serving, timeout_graceful_shutdown=5))
         if self._line:
             self._line.start(resume=self._goes_on_trying)
+        if self._tills:
+            self._tills.start()
+        self._neighbours.start()
+        self._search.start()
         self._report()
-        minding = asyncio.gather(self._mind_children(), self._trying.watch())
+        keeping = retention.watch(
+            self._store,
+            days=self._settings.store.retention_days,
+            now_ms=now_ms,
+            deleted=lambda _count: self._service.recount(),
+        )
+        watching = (self._trying.watch(), self._memory.watch(), keeping)
+        minding = asyncio.gather(self._mind_children(), self._mind_storefront(), *watching)
         _log.info("edge serves", site=self._settings.site.name, port=listener.getsockname()[1])
         try:
             await server.serve(sockets=[listener])
         finally:
+            if self._tills:
+                await self._tills.stop()
             minding.cancel()
             with suppress(asyncio.CancelledError):
                 await minding
             await asyncio.to_thread(self._stop)
 
     def _stop(self) -> None:
+        self._neighbours.stop()
         if self._line:
             self._line.stop()
         with suppress(FederationError):
@@ -148,6 +248,17 @@ class _Agent:
             except FederationError as error:  # fitting is a refinement; minding the learner goes on
                 _log.warning("fitting is not minded", why=error.line())
 
+    async def _mind_storefront(self) -> None:
+        """Keep the page up, where there is to be one."""
+        while self._storefront_url():
+            if not self._storefront.running():
+                self._storefront.start()
+            await asyncio.sleep(_RESTART_SECONDS)
+
+    def _storefront_url(self) -> str:
+        told = self._settings.storefront
+        return f"http://127.0.0.1:{told.port}/" if told.enabled else ""
+
     async def _mind_fitting(self) -> None:
         release = self._service.loaded.release
         if release is None or release.version == self._fitted_for or self._fitter.running():
@@ -165,6 +276,7 @@ class _Agent:
             self._fitted_for = release.version
             self._fitter.stop()
             self._service.swap(replace(self._service.loaded, weights=weights))
+            self._search.weights = tuning.read_search_weights(self._directory, bundle)
             self._report()
 
     def _count_start(self) -> bool:
@@ -224,14 +336,7 @@ class _Agent:
     def _api_keys(self) -> ApiKeys | None:
         if not self._settings.serving.require_api_key:
             return None
-        try:
-            lines = (self._directory / "keys" / "api-keys").read_text("utf-8").splitlines()
-        except FileNotFoundError:
-            lines = []
-        hashes = [line.split()[0] for line in lines if line.strip()]
-        if not hashes:
-            raise BadInputError("no API key has been made", advice="hanse-edge key NAME")
-        return ApiKeys(hashes)
+        return ApiKeys.open(self._directory / API_KEYS)
 
 
 def _loop_factory() -> Any:

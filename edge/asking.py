@@ -10,12 +10,26 @@ from edge.settings import EdgeSettings
 from protocol.errors import BadInputError, UnavailableError
 
 _TIMEOUT_SECONDS = 10.0
+_ERASING_SECONDS = 300.0  # a large store may have to be written anew
 _KEY_FILE = "operator.key"
 
 
 def keep_key(directory: Path, key: str) -> None:
     """Let the commands on this machine use an API key: readable by its owner alone."""
     durable.write(directory / "keys" / _KEY_FILE, key.encode() + b"\n", private=True)
+
+
+def read_key(directory: Path) -> str:
+    """The key that commands on this machine use.
+
+    Raises:
+        BadInputError: there is none.
+    """
+    try:
+        return (directory / "keys" / _KEY_FILE).read_text("ascii").strip()
+    except OSError as error:
+        advice = "hanse-edge key new operator --operator"
+        raise BadInputError("this folder keeps no API key for queries", advice=advice) from error
 
 
 def recommend(user: str, *, limit: int, directory: Path, settings: EdgeSettings) -> dict[str, Any]:
@@ -25,12 +39,34 @@ def recommend(user: str, *, limit: int, directory: Path, settings: EdgeSettings)
         UnavailableError: it does not run.
         BadInputError: it refuses the question.
     """
-    try:
-        key = (directory / "keys" / _KEY_FILE).read_text("ascii").strip()
-    except OSError as error:
-        raise BadInputError("this folder keeps no API key for queries", advice="hanse-edge key operator") from error
-    with _client(settings, key) as client:
+    with _client(settings, read_key(directory)) as client:
         return _answer(client, "POST", "/v1/recommendations", {"user": user, "limit": limit})
+
+
+def experiments(*, directory: Path, settings: EdgeSettings) -> list[dict[str, Any]]:
+    """All experiments of the edge, with their figures.
+
+    Raises:
+        UnavailableError: it does not run.
+        BadInputError: it refuses the question.
+    """
+    with _client(settings, read_key(directory)) as client:
+        found: list[dict[str, Any]] = _answer(client, "GET", "/v1/experiments", None)["experiments"]
+        return found
+
+
+def erase(person: dict[str, str], *, directory: Path, settings: EdgeSettings) -> dict[str, Any]:
+    """Have a user or a visitor deleted.
+
+    Raises:
+        UnavailableError: the edge does not run.
+        BadInputError: it refuses.
+    """
+    with _client(settings, "") as client:
+        _answer(client, "GET", "/healthz", None)
+    with _client(settings, read_key(directory)) as client:
+        client.timeout = httpx.Timeout(_ERASING_SECONDS)
+        return _answer(client, "POST", "/v1/users/erase", person)
 
 
 def health(settings: EdgeSettings) -> dict[str, Any]:

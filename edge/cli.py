@@ -2,12 +2,11 @@
 
 import json
 import logging
-import secrets
+import os
 import sqlite3
 import sys
 from contextlib import closing
 from datetime import UTC, datetime
-from hashlib import sha256
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,6 +14,7 @@ import click
 import structlog
 import typer
 
+from edge import cli_keys
 from protocol.errors import BadInputError, FederationError
 
 _INTERRUPTED = 130
@@ -25,6 +25,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="The agent daemon of one private site: joins, imports, serves, learns.",
 )
+
+app.add_typer(cli_keys.app, name="key")
 
 Directory = Annotated[Path, typer.Option("--dir", help="The edge's own folder.", envvar="HANSE_EDGE_DIR")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
@@ -39,11 +41,10 @@ def new(
     as_json: AsJson = False,
 ) -> None:
     """Set up a shop by itself; it may join a federation later."""
-    from edge import asking, joining
+    from edge import joining
 
     joining.open_alone(name, directory=directory, serving_port=port)
-    key = _new_key(directory, label="first")
-    asking.keep_key(directory, key)
+    key = cli_keys.operators(directory)
     _say(
         {"site": name, "directory": str(directory), "api_key": key},
         as_json=as_json,
@@ -61,31 +62,16 @@ def join(
     as_json: AsJson = False,
 ) -> None:
     """Join a federation: makes this site's keys and redeems the token."""
-    from edge import asking, joining
+    from edge import joining
 
     joined = joining.join(token, directory=directory, serving_port=port, min_cohort=min_cohort)
-    key = _new_key(directory, label="first")
-    asking.keep_key(directory, key)
+    key = cli_keys.operators(directory)
     _say(
         {"site": joined.site, "federation": joined.federation, "directory": str(directory), "api_key": key},
         as_json=as_json,
         text=f"{joined.site} has joined {joined.federation}; it takes part once the operator admits it.\n"
         f"API key of the query service, shown once: {key}\nNext: hanse-edge serve --dir {directory}",
     )
-
-
-@app.command()
-def key(
-    label: Annotated[str, typer.Argument(help="Who the key is for.")],
-    directory: Directory = _HERE,
-    as_json: AsJson = False,
-) -> None:
-    """Make one more API key for the query service; it counts after the next start."""
-    from edge import settings
-
-    settings.load(directory)
-    fresh = _new_key(directory, label=label)
-    _say({"label": label, "api_key": fresh}, as_json=as_json, text=f"API key for {label}, shown once: {fresh}")
 
 
 @app.command(name="import")
@@ -117,6 +103,35 @@ def serve(directory: Directory = _HERE) -> None:
     from edge import agent, settings
 
     agent.serve(directory, settings.load(directory))
+
+
+@app.command()
+def rebuild(
+    what: Annotated[str, typer.Argument(help="books: what goes with what, what is trending")],
+    directory: Directory = _HERE,
+    as_json: AsJson = False,
+) -> None:
+    """Make derived books anew from the events; a running edge answers from the old ones meanwhile."""
+    from edge.neighbours import rebuilding
+
+    if what != "books":
+        raise BadInputError(f"{what!r} cannot be made anew", advice="say books")
+    outcome = rebuilding.run(directory, quiet=as_json)
+    _say(outcome, as_json=as_json, text=f"{outcome['events']} events counted anew in {outcome['seconds']} s")
+
+
+@app.command()
+def storefront(
+    directory: Directory = _HERE,
+    port: Annotated[int | None, typer.Option(min=1, max=65_535, help="Default: storefront.port.")] = None,
+    child: Annotated[bool, typer.Option("--child", hidden=True)] = False,
+) -> None:
+    """A page to look at what the running edge answers, at this machine only. Ctrl-C ends it."""
+    from edge import settings
+    from edge.storefront import starting
+
+    loaded = settings.load(directory)
+    starting.serve(directory, loaded, port=port or loaded.storefront.port, child=child)
 
 
 @app.command(hidden=True)
@@ -200,6 +215,45 @@ def query(
 
 
 @app.command()
+def experiments(directory: Directory = _HERE, as_json: AsJson = False) -> None:
+    """The A/B tests of the running edge, and what came of them."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from edge import asking, settings
+    from edge.experiments import telling
+
+    found = asking.experiments(directory=directory, settings=settings.load(directory))
+    if as_json:
+        print(json.dumps(found))
+        return
+    console = Console()
+    for report in found:
+        table = Table(*telling.HEADINGS, title=telling.heading(report), title_justify="left")
+        for row in telling.rows(report):
+            table.add_row(*row)
+        console.print(table)
+    if not found:
+        console.print("no experiments")
+
+
+@app.command()
+def erase(
+    session: Annotated[bool, typer.Option(help="The line names the session of an anonymous visitor.")] = False,
+    directory: Directory = _HERE,
+    as_json: AsJson = False,
+) -> None:
+    """Delete a user and all that is theirs; reads the user's id from standard input, where no process list shows it."""
+    from edge import erasing, settings
+
+    outcome = erasing.erase_here(directory, settings.load(directory), name=sys.stdin.readline(), is_session=session)
+    text = f"Deleted, with {outcome['events']} events" if outcome["known"] else "There is nobody of that name"
+    if not outcome["clean"]:
+        text += "; a copy of the name may be left in unused space of the file until it is rewritten"
+    _say(outcome, as_json=as_json, text=text)
+
+
+@app.command()
 def status(directory: Directory = _HERE, as_json: AsJson = False) -> None:
     """What the running edge serves from."""
     from edge import asking, settings
@@ -262,23 +316,20 @@ def doctor(directory: Directory = _HERE, as_json: AsJson = False) -> None:
         raise typer.Exit(1)
 
 
-def _new_key(directory: Path, *, label: str) -> str:
-    """Draw an API key; only its hash is kept."""
-    fresh = secrets.token_urlsafe(24)
-    path = directory / "keys" / "api-keys"
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8") as file:
-        file.write(f"{sha256(fresh.encode()).hexdigest()} {' '.join(label.split())}\n")
-    path.chmod(0o600)
-    return fresh
-
-
 @app.callback()
 def about() -> None:
     """The agent of one private site."""
     structlog.configure(
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
         logger_factory=lambda *_: structlog.PrintLogger(sys.stderr),  # whatever it is at the time
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="%Y-%m-%d %H:%M:%S", utc=False),
+            # The default one prints local variables, and with them who asked for what.
+            structlog.dev.ConsoleRenderer(
+                colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
+            ),
+        ],
     )
 
 
@@ -292,6 +343,8 @@ def main(argv: list[str] | None = None) -> int:
     Returns:
         0, or 1 after an error that is one line on standard error.
     """
+    # Products as small as ours gain nothing from threads, which spin for a while after each. Read when numpy is loaded.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     try:
         result = app(args=argv, prog_name="hanse-edge", standalone_mode=False)
     except FederationError as error:

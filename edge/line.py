@@ -22,6 +22,7 @@ from edge.releases.stage import Stage
 from edge.releases.sync import Hearing, Sync, Trust
 from edge.releases.trying import Trying
 from edge.releases.updating import Papers, Updater
+from edge.serving.memory import Memory
 from edge.serving.service import Service
 from edge.settings import CenterSettings, EdgeSettings
 from protocol.identity import edge_id, federation_id
@@ -45,12 +46,14 @@ class Line:
         rounds_until: Callable[[int], None],
         changed: Callable[[], None],
         loop: Callable[[], asyncio.AbstractEventLoop],
+        memory: Memory | None = None,
     ) -> None:
         """Prepare; nothing is said yet.
 
         Args:
             rounds_until: called with the time (UTC, ms) up to which rounds are on.
             changed: what this edge says of itself is no longer true.
+            memory: refuses releases that do not fit.
 
         Raises:
             BadInputError: a key is missing or damaged.
@@ -93,6 +96,7 @@ class Line:
                 rehearsal=self._rehearsal,
                 note=diary.note,
                 loop=loop,
+                memory=memory,
             ),
             papers=Papers(
                 me=me,

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 from pydantic_settings import SettingsConfigDict
 
+from edge.search.languages import Language
 from protocol.configuration import Port, Section, Settings
 from protocol.errors import BadInputError
 
@@ -41,6 +42,30 @@ class ServingSettings(Section):
     """Port to listen on."""
     require_api_key: bool = True
     """Off only on a machine that nobody else can reach."""
+    deadline_ms: PositiveFloat = 100.0
+    """A submodel that would keep an answer longer than this is left out of it, or stopped."""
+    max_queries: PositiveInt = 256
+    """Queries answered at the same time; one more gets 429."""
+    query_wait_seconds: PositiveFloat = 0.5
+    """A query that would have to wait longer for its turn gets 429."""
+    max_ingests: PositiveInt = 128
+    """Requests with events or items that are written at the same time; one more gets 429."""
+    ingest_wait_seconds: PositiveFloat = 0.25
+    """Likewise for events and items; less than for queries, so that shoppers are served while a till catches up."""
+    max_streams: PositiveInt = 8
+    """Streams of events that are read at the same time; one more gets 429."""
+    max_connections: PositiveInt = 512
+    """Open connections; one more takes the place of an idle one."""
+    head_seconds: PositiveFloat = 10.0
+    """The head of a request must be there after so long."""
+    body_seconds: PositiveFloat = 30.0
+    """Its body may fall so far behind 1,024 bytes a second, and a reader of an answer may rest so long."""
+    idle_seconds: PositiveFloat = 75.0
+    """A connection is closed after so long without a request."""
+    memory_mb: NonNegativeInt = 0
+    """Memory the process stays under, in MB of 2**20 bytes: what would not fit is refused. 0: 80 % of the machine."""
+    access_log: Literal["none", "failures", "all"] = "failures"
+    """Which requests get a line on standard error; `failures` are answers of 500 and above. No line names a user."""
 
 
 class PolicySettings(Section):
@@ -92,8 +117,8 @@ class TrainingSettings(Section):
     """Wall-clock budget a round, in minutes; a shop's till must stay fast."""
     threads: PositiveInt = 1
     """Threads that torch may use."""
-    niceness: Annotated[int, Field(ge=0, le=19)] = 10
-    """Added to the learner's niceness, 0 to 19: serving comes first."""
+    niceness: Annotated[int, Field(ge=0, le=19)] = 19
+    """Of the learner and its session, 0 to 19: serving comes first; 19: it runs only when nothing else wants to."""
     idle_seconds: PositiveFloat = 90.0
     """The learner ends after so long without a round."""
 
@@ -122,6 +147,52 @@ class StoreSettings(Section):
 
     durability: Literal["full", "normal"] = "full"
     """`full`: a posted event survives a power cut. `normal`: it survives a crash of the process only, and is faster."""
+    retention_days: PositiveInt | None = None
+    """Events older than this are deleted, and users of whom nothing is left; missing: they are kept for ever."""
+
+
+class TillSettings(Section):
+    """Events that tills and kiosks publish on this site's own MQTT broker."""
+
+    host: str = ""
+    """Host name or address of the broker; empty: tills are not listened to."""
+    port: Port = 1883
+    """Port of the broker."""
+    topic: str = "shop/events"
+    """Topic of the events; may hold the wildcards `+` and `#`."""
+    username: str = ""
+    """Name at the broker; empty: none is sent."""
+    password_file: Path | None = None
+    """File that holds the password and nothing else; a relative path begins in the edge's folder."""
+    ca: Path | None = None
+    """Certificate authority of the broker, PEM; missing: no TLS, for a broker on this machine."""
+    client_id: str = ""
+    """Under this id the broker keeps what this edge has not heard yet; empty: `hanse-edge-` and the site's name."""
+
+
+class NeighbourSettings(Section):
+    """What is derived from the events: what goes with what, what is rising, what sells where and when."""
+
+    half_life_days: PositiveFloat = 60.0
+    """After so many days a purchase or a view counts half for what goes with what; a change makes the books anew."""
+    trend_half_life_hours: PositiveFloat = 24.0
+    """After so many hours it counts half for what is wanted lately; a change makes the books anew."""
+
+
+class SearchSettings(Section):
+    """How this shop's items are searched."""
+
+    language: Language = "english"
+    """Whose endings are cut off, so that `shelves` is found by `shelf`; `none`: nobody's."""
+
+
+class StorefrontSettings(Section):
+    """The page for people to look at what the edge answers. Who sees it may be any user: this machine alone does."""
+
+    enabled: bool = False
+    """Serve it beside the query service; `/` there leads to it. Needs `pip install 'hanse[storefront]'`."""
+    port: Port = 8081
+    """Port to listen on, always at the loopback address."""
 
 
 class EdgeSettings(Settings):
@@ -138,6 +209,10 @@ class EdgeSettings(Settings):
     training: TrainingSettings = TrainingSettings()
     trial: TrialSettings = TrialSettings()
     store: StoreSettings = StoreSettings()
+    storefront: StorefrontSettings = StorefrontSettings()
+    search: SearchSettings = SearchSettings()
+    tills: TillSettings = TillSettings()
+    neighbours: NeighbourSettings = NeighbourSettings()
 
     def tied(self) -> CenterSettings:
         """Where the center is.

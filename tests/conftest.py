@@ -38,6 +38,30 @@ from protocol.topics import CENTER, Topics
 BRISK = Pace(window=8, silence=1.0, attempts=3)
 CATALOGUE_ROWS = b"a catalogue"
 
+_LONGEST_FIRST = (
+    "tests/journeys/test_first_walk.py",
+    "tests/journeys/test_dropouts.py",
+    "tests/simulation/test_bench_sync.py",
+    "tests/journeys/test_interruption.py",
+    "tests/center/releases/test_releasing.py",
+    "tests/edge/test_agent.py",
+    "tests/center/mqtt/test_publishing.py",
+    "tests/center/mqtt/test_rekeying.py",
+    "tests/center/rounds/test_superlink.py",
+    "tests/simulation/test_bench.py",
+    "tests/center/mqtt/test_broker.py",
+    "tests/center/rounds/test_flower_app.py",
+    "tests/edge/attacks/test_broker.py",
+    "tests/edge/releases/test_fetching.py",
+)
+"""Files of half a minute and more: begun last, one of them would keep one core while the others stand idle."""
+
+
+def pytest_collection_modifyitems(items):
+    """The longest files come first; each stays together and in its own order."""
+    place = {name: number for number, name in enumerate(_LONGEST_FIRST)}
+    items.sort(key=lambda item: place.get(item.nodeid.partition("::")[0], len(place)))
+
 
 class Heard:
     """What one edge was told."""

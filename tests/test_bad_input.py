@@ -247,7 +247,18 @@ def test_a_federation_is_founded_once(say, town) -> None:
     assert (town.folder / "keys" / "center.key").read_bytes() == before
 
 
-@pytest.mark.parametrize("words", [["serve"], ["status"], ["key", "x"], ["query", "u"], ["import", "events", "f.csv"]])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["serve"],
+        ["status"],
+        ["key", "new", "x"],
+        ["key", "list"],
+        ["key", "revoke", "x"],
+        ["query", "u"],
+        ["import", "events", "f.csv"],
+    ],
+)
 def test_no_edge_in_this_folder(say, tmp_path, words) -> None:
     assert "is no edge (run hanse-edge join TOKEN first)" in say("edge", *words, "--dir", tmp_path)
     assert list(tmp_path.iterdir()) == []

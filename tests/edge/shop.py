@@ -59,8 +59,12 @@ def catalogue(catalogue_directory):
     return Catalogue.load(catalogue_directory)
 
 
-def write_model(folder: Path, vectors: np.ndarray) -> None:
-    """The state is the mean of the history's vectors; vectors are external data, as in a real bundle."""
+def write_model(folder: Path, vectors: np.ndarray, *, strangers: bool = False) -> None:
+    """The state is the mean of the history's vectors; vectors are external data, as in a real bundle.
+
+    Args:
+        strangers: whether a history may hold items that the catalogue lacks.
+    """
     rows, size = vectors.shape
     table = TensorProto(
         name="vectors", data_type=TensorProto.FLOAT16, dims=vectors.shape, data_location=TensorProto.EXTERNAL
@@ -72,26 +76,30 @@ def write_model(folder: Path, vectors: np.ndarray) -> None:
     axes = helper.make_tensor("axes", TensorProto.INT64, (1,), [1])
     nodes = [
         helper.make_node("Cast", ["vectors"], ["wide"], to=TensorProto.FLOAT),
-        helper.make_node("Gather", ["wide", "history"], ["seen"]),
+        helper.make_node("Gather", ["wide", "history"], ["shared"]),
+        helper.make_node("Add", ["shared", "strangers"], ["seen"]),
         helper.make_node("ReduceMean", ["seen", "axes"], ["state"], keepdims=0),
         helper.make_node("Transpose", ["wide"], ["across"], perm=[1, 0]),
         helper.make_node("MatMul", ["state", "across"], ["plain"]),
         helper.make_node("Add", ["plain", "nothing"], ["all"]),
         helper.make_node("TopK", ["all", "k"], ["scores", "items"]),
     ]
+    none = helper.make_tensor("strangers", TensorProto.FLOAT, (1, 1, 1), [0.0])
+    optional = [helper.make_tensor_value_info("strangers", TensorProto.FLOAT, ["b", "t", "d"])] if strangers else []
     graph = helper.make_graph(
         nodes,
         "toy",
         [
             helper.make_tensor_value_info("history", TensorProto.INT64, ["batch", "time"]),
             helper.make_tensor_value_info("k", TensorProto.INT64, [1]),
+            *optional,
         ],
         [
             helper.make_tensor_value_info("state", TensorProto.FLOAT, ["batch", size]),
             helper.make_tensor_value_info("items", TensorProto.INT64, ["batch", "found"]),
             helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["batch", "found"]),
         ],
-        [table, nothing, axes],
+        [table, nothing, axes, none],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
     save(model, folder / "model.onnx")
@@ -100,9 +108,12 @@ def write_model(folder: Path, vectors: np.ndarray) -> None:
 
 @pytest.fixture
 def make_bundle(tmp_path, catalogue):
-    """Make a bundle whose vectors put every item nearest to its neighbours by number."""
+    """Make a bundle whose vectors put every item nearest to its neighbours by number.
 
-    def make(version=3, *, vectors=None, popularity=None):
+    Given words, it is one that reads items which the catalogue lacks: float[BUCKETS + 1, 4].
+    """
+
+    def make(version=3, *, vectors=None, popularity=None, words=None):
         folder = tmp_path / f"bundle-{version}" / "recommend"
         folder.mkdir(parents=True)
         if vectors is None:
@@ -114,7 +125,9 @@ def make_bundle(tmp_path, catalogue):
         np.zeros(len(ITEMS) + 1, "<f4").tofile(folder / "item_bias.bin")
         counts = np.arange(len(ITEMS) + 1) if popularity is None else popularity
         counts.astype("<f4").tofile(folder / "popularity.bin")
-        write_model(folder, vectors)
+        if words is not None:
+            words.astype("<f2").tofile(folder / "tokens.bin")
+        write_model(folder, vectors, strangers=words is not None)
         settings = {"history_length": 5, "embedding_size": SIZE, "items": len(ITEMS), "candidates": 40}
         card = BundleCard(
             version=version,

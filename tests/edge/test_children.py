@@ -16,8 +16,8 @@ from edge.children import Child
 class Puppet(Child):
     """A child that runs a few lines of Python instead of one of our commands."""
 
-    def __init__(self, text, *words):
-        super().__init__([], directory=Path(), niceness=5)
+    def __init__(self, text, *words, niceness=5):
+        super().__init__([], directory=Path(), niceness=niceness)
         self._command = [sys.executable, "-c", textwrap.dedent(text), *words]
 
 
@@ -78,6 +78,29 @@ def test_a_child_runs_at_lower_priority(tmp_path, eventually, stubborn) -> None:
     child.start()
     _pid(note, eventually)
     assert int(note.read_text().split()[1]) == os.nice(0) + 5
+
+
+def test_a_child_s_whole_session_stands_back(tmp_path, eventually, stubborn) -> None:
+    """Niceness alone is nothing to the kernel where each session has a share of its own."""
+    group = Path("/proc/self/autogroup")
+    if not group.exists():  # such a kernel knows niceness only, which the test before this one sees to
+        return
+    note = tmp_path / "pid"
+    child = Puppet(TRUE_CHILD, str(note))
+    stubborn.append(child)
+    child.start()
+    pid = _pid(note, eventually)
+    eventually(lambda: Path(f"/proc/{pid}/autogroup").read_text().split()[-2:] == ["nice", "5"])
+    assert group.read_text().split()[-1] != "5"
+
+
+def test_a_child_of_the_lowest_priority_runs_only_when_nothing_else_wants_to(tmp_path, eventually, stubborn) -> None:
+    note = tmp_path / "pid"
+    child = Puppet(TRUE_CHILD, str(note), niceness=19)
+    stubborn.append(child)
+    child.start()
+    assert os.sched_getscheduler(_pid(note, eventually)) == os.SCHED_IDLE
+    assert os.sched_getscheduler(0) == os.SCHED_OTHER
 
 
 def test_a_child_that_crashed_is_started_again_and_leaks_no_pipe(eventually, stubborn) -> None:

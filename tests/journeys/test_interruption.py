@@ -3,7 +3,6 @@
 import os
 import signal
 import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -35,7 +34,7 @@ def processes_of(directory: Path) -> set[int]:
 def running_demo(directory: Path) -> Iterator[subprocess.Popen[bytes]]:
     """A demo with broker, center and SuperLink up, its first site joining."""
     demo = subprocess.Popen(
-        [program("hanse-sim"), "demo", "--sites", "3", "--rounds", "1", "--dir", str(directory)],
+        [program("hanse-sim"), "demo", "--sites", "3", "--rounds", "1", "--fraction", "0.01", "--dir", str(directory)],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         start_new_session=True,
@@ -49,22 +48,17 @@ def running_demo(directory: Path) -> Iterator[subprocess.Popen[bytes]]:
             demo.kill()
 
 
-def test_ctrl_c_ends_every_child_and_the_next_run_starts_clean(tmp_path) -> None:
-    directory = tmp_path / "demo"
-    for _ in range(2):
-        with running_demo(directory) as demo:
-            os.killpg(demo.pid, signal.SIGINT)
-            _, said = demo.communicate(timeout=60)
-        assert demo.returncode == 130
-        assert b"interrupted" in said
-        assert b"Traceback" not in said
-        wait_until(lambda: not processes_of(directory), what="the end of the children", seconds=10)
-        (directory / "sites").rename(tmp_path / f"old-{time.monotonic_ns()}")
-
-
-def test_kill_9_of_the_demo_leaves_no_orphan(tmp_path) -> None:
+def test_ctrl_c_and_kill_9_end_every_child_and_the_next_run_starts_clean(tmp_path) -> None:
     directory = tmp_path / "demo"
     with running_demo(directory) as demo:
+        os.killpg(demo.pid, signal.SIGINT)
+        _, said = demo.communicate(timeout=60)
+    assert demo.returncode == 130
+    assert b"interrupted" in said
+    assert b"Traceback" not in said
+    wait_until(lambda: not processes_of(directory), what="the end of the children", seconds=10)
+    (directory / "sites").rename(tmp_path / "old")
+    with running_demo(directory) as demo:  # in the folder that the first one left
         demo.kill()
         demo.communicate(timeout=10)
     wait_until(lambda: not processes_of(directory), what="the end of the children", seconds=30)

@@ -46,7 +46,7 @@ def release(names, *, ranker=None, popularity=None):
         titles=blank,
         categories=blank,
         brands=blank,
-        prices=(None,) * (len(names) + 1),
+        prices=np.full(len(names) + 1, np.nan, np.float32),
     )
     counts = np.arange(len(names) + 1, 0, -1) if popularity is None else np.array([0, *popularity])
     return Release(

@@ -12,9 +12,11 @@ from edge import durable, tuning
 from edge.releases.assembly import Fetched, measure
 from edge.releases.installer import Installer
 from edge.releases.rehearsal import Rehearsed
+from edge.releases.stage import Stage
 from edge.releases.trial_record import Outcome, TrialRecord
 from edge.releases.trying import Trying
 from edge.serving.degradation import Reason
+from edge.serving.memory import Memory
 from edge.serving.query import Query
 from edge.settings import TrialSettings
 from protocol import rec_id
@@ -78,8 +80,9 @@ class Stand:
         self.time += seconds
         await self.trying.look()
 
-    def ask(self, count=1, **query):
-        return [self.service.recommend(Query(**(query or {"history": ["i11"]}), limit=4)) for _ in range(count)][-1]
+    async def ask(self, count=1, **query):
+        asked = Query(**(query or {"history": ["i11"]}), limit=4)
+        return [await self.service.recommend(asked) for _ in range(count)][-1]
 
     def record(self):
         return TrialRecord.read(self.folder)
@@ -111,7 +114,7 @@ def test_a_release_that_holds_is_committed_after_its_time(stand):
     async def run():
         second = stand.bundle(2)
         await stand.begin(second)
-        assert stand.ask(20).release == 2
+        assert (await stand.ask(20)).release == 2
         assert stand.service.standby.release.version == 1
         assert stand.record().outcome is Outcome.ON_TRIAL
         await stand.pass_time(59)
@@ -130,9 +133,9 @@ def test_a_model_that_fails_while_serving_goes_back_between_two_requests(stand):
     async def run():
         await stand.begin(stand.bundle(2))
         stand.service.loaded.release.ranker._session = Broken()
-        assert stand.ask(2).reasons == (Reason.MODEL_ERROR,)
+        assert (await stand.ask(2)).reasons == (Reason.MODEL_ERROR,)
         await stand.pass_time(1)
-        answer = stand.ask()
+        answer = await stand.ask()
         assert (answer.release, answer.reasons) == (1, ())
         await stand.pass_time(100)
 
@@ -158,9 +161,9 @@ def test_an_answer_that_raises_counts_as_failed(stand):
         stand.service.loaded.release.ranker.history_length = None
         for _ in range(2):
             with pytest.raises(TypeError):
-                stand.ask()
+                await stand.ask()
         await stand.pass_time(1)
-        assert stand.ask().release == 1
+        assert (await stand.ask()).release == 1
 
     asyncio.run(run())
 
@@ -172,9 +175,9 @@ def test_a_store_that_cannot_be_read_is_no_fault_of_the_release(stand, monkeypat
             away.setattr(stand.service.store, "past", _away)
             for _ in range(10):
                 with pytest.raises(UnavailableError):
-                    stand.ask(user="ada")
+                    await stand.ask(user="ada")
         await stand.pass_time(1)
-        assert stand.ask().release == 2
+        assert (await stand.ask()).release == 2
 
     asyncio.run(run())
 
@@ -185,12 +188,12 @@ def _away(*_args, **_keywords):
 
 def test_a_slow_release_goes_back(stand):
     async def run():
-        stand.ask(10)
+        await stand.ask(10)
         await stand.begin(stand.bundle(2))
         for _ in range(10):
             stand.service.tally.note(1.0, failed=False)
         await stand.pass_time(1)
-        assert stand.ask().release == 1
+        assert (await stand.ask()).release == 1
 
     asyncio.run(run())
     assert "1000 ms" in stand.installer.standing().refusal_of(2).why
@@ -202,10 +205,10 @@ def test_a_release_that_answers_something_else_never_serves(make_stand):
 
     async def run():
         for row in range(2, 12):
-            stand.ask(2, history=[f"i{row}"])
+            await stand.ask(2, history=[f"i{row}"])
         with pytest.raises(UntrustedReleaseError, match=r"share .* with those before"):
             await stand.begin(stand.bundle(2, vectors=FLIPPED))
-        assert stand.ask().release == 1
+        assert (await stand.ask()).release == 1
 
     asyncio.run(run())
     assert stand.installer.on_trial() is None
@@ -228,7 +231,7 @@ def test_a_newer_release_ends_the_trial_at_once(stand):
         tried = stand.bundle(2)
         await stand.begin(tried)
         await stand.trying.supersede(Offer(**{**_fields(tried.offer), "version": 3}))
-        assert stand.ask().release == 1
+        assert (await stand.ask()).release == 1
         await stand.pass_time(1000)
 
     asyncio.run(run())
@@ -250,7 +253,7 @@ def test_a_bundle_that_was_committed_here_is_taken_up_without_a_trial(stand):
         rollback = Offer(**{**_fields(older.offer), "version": 3})
         taken = stand.installer.adopt(rollback, expires=NOW + timedelta(days=1), now=NOW)
         await stand.trying.take_up(taken, stand.load(taken))
-        assert stand.ask().release == 3
+        assert (await stand.ask()).release == 3
 
     asyncio.run(run())
     assert stand.installer.bundle().offer.version == 3
@@ -265,7 +268,7 @@ def test_what_serves_goes_on_under_a_newer_number(stand):
         offer = Offer(**{**_fields(serving.offer), "version": 5})
         taken = stand.installer.adopt(offer, expires=NOW + timedelta(days=1), now=NOW)
         await stand.trying.renumber(taken)
-        answer = stand.ask()
+        answer = await stand.ask()
         assert stand.service.loaded.release.ranker is model
         named = rec_id.parse(answer.rec_id)
         assert (named.version, named.sha256_prefix) == (5, serving.sha256[:8])
@@ -284,15 +287,70 @@ def test_what_is_bought_during_a_trial_is_known_after_going_back(stand, buy):
         assert loaded.shelf.numbering is not stand.service.loaded.shelf.numbering
         await stand.trying.begin(second, loaded, Rehearsed())
         await stand.service.add_events([buy(f"u{number}", "i3", day=90) for number in range(30)])
-        assert stand.ask(user="stranger").items[0].item == "i3"
+        assert (await stand.ask(user="stranger")).items[0].item == "i3"
         stand.service.loaded.release.ranker._session = Broken()
-        stand.ask(2)
+        await stand.ask(2)
         await stand.pass_time(1)
-        answer = stand.ask(user="stranger")
+        answer = await stand.ask(user="stranger")
         assert answer.items[0].item == "i3"
 
     asyncio.run(run())
     assert stand.service.loaded.release.version == 1
+
+
+class Willing:
+    """A rehearsal that finds nothing wrong."""
+
+    def __init__(self):
+        self.asked = []
+
+    def run(self, installed, which):
+        self.asked.append((installed.offer.version, which))
+        return Rehearsed()
+
+
+def staged(stand, *, left_mb):
+    """What the updater asks, on a machine where so much memory is left."""
+    rehearsal, loop = Willing(), asyncio.get_running_loop()
+    stage = Stage(
+        stand.folder,
+        service=stand.service,
+        installer=stand.installer,
+        trying=stand.trying,
+        rehearsal=rehearsal,
+        note=lambda kind, **facts: stand.notes.append((kind, facts)),
+        loop=lambda: loop,
+        memory=Memory(ceiling=500 << 20, loaded=lambda: stand.service.loaded, resident=lambda: (500 - left_mb) << 20),
+    )
+    return stage, rehearsal
+
+
+def test_a_release_that_does_not_fit_into_memory_is_refused_before_it_is_loaded(stand):
+    async def run():
+        second = stand.bundle(2)
+        stand.installer.begin_trial(second, now_ms=1)
+        stage, rehearsal = staged(stand, left_mb=10)
+        with pytest.raises(UntrustedReleaseError, match=r"does not fit: it needs about 16 MB .* \(500\) leaves 10"):
+            await asyncio.to_thread(stage.try_out, second)
+        assert rehearsal.asked == []
+        assert (await stand.ask()).release == 1
+
+    asyncio.run(run())
+    assert stand.kinds() == ["went back"]
+    assert "serving.memory_mb" in stand.notes[0][1]["why"]
+    assert stand.installer.standing().trial is None
+
+
+def test_a_release_that_fits_is_tried_out(stand):
+    async def run():
+        second = stand.bundle(2)
+        stand.installer.begin_trial(second, now_ms=1)
+        stage, rehearsal = staged(stand, left_mb=20)
+        await asyncio.to_thread(stage.try_out, second)
+        assert rehearsal.asked == [(2, "trial")]
+        assert (await stand.ask()).release == 2
+
+    asyncio.run(run())
 
 
 def test_a_full_disk_puts_the_decision_off(stand, monkeypatch):
@@ -302,7 +360,7 @@ def test_a_full_disk_puts_the_decision_off(stand, monkeypatch):
             full.setattr(durable, "write", _full)
             with pytest.raises(NoSpaceError):
                 await stand.pass_time(60)
-            assert stand.ask().release == 2
+            assert (await stand.ask()).release == 2
             assert stand.service.standby is not None
         await stand.pass_time(1)
 
@@ -325,10 +383,10 @@ def test_requests_go_on_while_a_release_is_warmed_up_and_swapped(stand):
             began = loop.time()
             await asyncio.sleep(0)
             longest = max(longest, loop.time() - began)
-            answers.append(stand.ask())
+            answers.append(await stand.ask())
 
     async def run():
-        stand.ask(64)
+        await stand.ask(64)
         done = asyncio.Event()
         shopping = asyncio.create_task(shoppers(done))
         await stand.begin(stand.bundle(2))
