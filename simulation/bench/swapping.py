@@ -14,11 +14,10 @@ from simulation.bench.shops import Shops
 from simulation.federation import Site
 
 _SECONDS = 120.0
-_POLL_SECONDS = 0.1
+_POLL_SECONDS = 0.05
 _HISTORY = 50
 _HISTORIES = 500
 _SLOW = 2.0
-_WARM_UP_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,11 +27,13 @@ class Plan:
     Attributes:
         clients: with one connection each.
         seconds: before the release, as long again without one, and at least as long from its command on.
+        warm_up_seconds: at first, which count nowhere.
     """
 
     clients: int = 4
     per_second: float = 50.0
     seconds: float = 60.0
+    warm_up_seconds: float = 5.0
 
 
 def measure(shops: Shops, site: Site, campaign: str, plan: Plan, *, advance: Advance) -> dict[str, Any]:
@@ -53,7 +54,7 @@ def measure(shops: Shops, site: Site, campaign: str, plan: Plan, *, advance: Adv
         per_second=plan.per_second,
     )
     with load.running():
-        time.sleep(_WARM_UP_SECONDS)
+        time.sleep(plan.warm_up_seconds)
         first = len(load.requests)
         time.sleep(2 * plan.seconds)
         quiet = len(load.requests)

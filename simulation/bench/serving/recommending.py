@@ -1,5 +1,6 @@
 """`/v1/recommendations` against the model alone: how long one client waits, and how many a core serves."""
 
+import re
 import sys
 import time
 from collections.abc import Iterator
@@ -26,6 +27,7 @@ _CATEGORIES = 20
 _LIMIT = 10
 _CLIENTS = 32
 _SETTLE_SECONDS = 300.0
+_BEHIND = re.compile(r"^hanse_edge_following_events_behind\{.*\} (\S+)$", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,11 +68,11 @@ def settle(shop: Shop) -> None:
 
 
 def _settled(client: httpx.Client, shop: Shop) -> bool:
-    told = client.post(
-        "/v1/search", json={"query": shop.titles[0]}, headers={"Authorization": f"Bearer {shop.key}"}
-    ).json()
+    key = {"Authorization": f"Bearer {shop.key}"}
+    told = client.post("/v1/search", json={"query": shop.titles[0]}, headers=key).json()
+    behind = _BEHIND.findall(client.get("/metrics", headers=key).text)
     fitted = any((shop.directory / "fusion").glob("*.json"))
-    return fitted and told["hits"] > 0 and not told["reasons"]
+    return fitted and told["hits"] > 0 and not told["reasons"] and set(map(float, behind)) == {0.0}
 
 
 def steps(plan: Plan) -> int:
@@ -99,16 +101,18 @@ def measure(shop: Shop, served: Pinned, plan: Plan, *, logs: Path, advance: Adva
 
 
 def questions(shop: Shop, server: Server, *, count: int, seed: int) -> list[bytes]:
-    """What a shop asks: for a user, among half of the categories."""
+    """What a shop asks: for a user, among half of the categories.
+
+    One user after the other: nobody comes again before an edge has forgotten what it remembered of them.
+    """
     rng = np.random.default_rng(seed)
     kinds = [[f"category {one}" for one in rng.permutation(40)[:_CATEGORIES]] for _ in range(5)]
-    users = rng.integers(0, shop.size.users, count).tolist()
     return [
         server.request(
             "/v1/recommendations",
-            {"user": shop.user(user), "limit": _LIMIT, "filter": {"category": kinds[turn % len(kinds)]}},
+            {"user": shop.user(seed * count + turn), "limit": _LIMIT, "filter": {"category": kinds[turn % len(kinds)]}},
         )
-        for turn, user in enumerate(users)
+        for turn in range(count)
     ]
 
 
@@ -162,7 +166,7 @@ def _asked(line: Any, requests: list[bytes]) -> list[float]:
 
 def _many_clients(shop: Shop, served: Pinned, raw: Pinned, plan: Plan, advance: Advance) -> dict[str, Any]:
     server, plain = Server(port=shop.port, key=shop.key), Server(port=raw.port)
-    asked = questions(shop, server, count=2_000, seed=99)
+    asked = questions(shop, server, count=shop.size.users, seed=99)
     histories = [plain.request("/", {"history": row[0].tolist()}) for row in _histories(shop, 500, seed=99)]
     rates: dict[str, list[float]] = {"edge": [], "asgi": []}
     for turn in range(plan.rounds + 1):

@@ -17,14 +17,14 @@ class Plan:
     Attributes:
         items: of the two shops that recommend; the larger one is weighed and started, too.
         titles: of the shop that is searched.
-        users: of each shop, with as many events each as the model reads.
+        users: of each shop, with as many events each as the model reads; so many that an edge cannot remember all.
         past_events: in the store whose history is read.
         graphs: which catalogues the graphs scan.
     """
 
     items: tuple[int, int] = (10_000, 100_000)
     titles: int = 50_000
-    users: int = 500
+    users: int = 2_000
     history: int = 200
     past_events: int = 10_000_000
     graphs: pipeline.Plan = pipeline.FULL

@@ -60,7 +60,7 @@ def measure(shop: Shop, plan: Plan, *, scratch: Path, advance: Advance) -> dict[
             texts = titles.questions(shop.titles, plan.questions, np.random.default_rng(turn))
             plain = [server.request("/v1/search", {"query": text, "semantic": "off"}) for text in texts]
             personal = [
-                server.request("/v1/search", {"query": text, "user": shop.user(number)})
+                server.request("/v1/search", {"query": text, "user": shop.user(turn * plan.questions + number)})
                 for number, text in enumerate(texts)
             ]
             once = {

@@ -36,6 +36,7 @@ NOW_MS = 1_790_000_000_000
 _FEDERATION = FederationId("alone")
 _MINUTE_MS = 60_000
 _STOCK = 9
+_USERS_AT_ONCE = 50
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,8 +108,8 @@ def _fill(store: Store, size: Size, rng: np.random.Generator) -> None:
     chosen = np.minimum(rng.zipf(1.2, (size.users, size.history)), size.items)
     kinds = (EventType.VIEW, EventType.CLICK, EventType.ADD_TO_CART, EventType.PURCHASE)
     kind = rng.choice(4, (size.users, size.history), p=[0.6, 0.2, 0.1, 0.1])
-    for user in range(size.users):
-        began = NOW_MS - size.history * _MINUTE_MS
+    began = NOW_MS - size.history * _MINUTE_MS
+    for first in range(0, size.users, _USERS_AT_ONCE):
         store.add_events(
             Event(
                 event_id=f"{user}-{step}",
@@ -117,6 +118,7 @@ def _fill(store: Store, size: Size, rng: np.random.Generator) -> None:
                 item=f"i{chosen[user, step]}",
                 time_ms=began + step * _MINUTE_MS,
             )
+            for user in range(first, min(first + _USERS_AT_ONCE, size.users))
             for step in range(size.history)
         )
 
