@@ -96,6 +96,7 @@ class _Agent:
             draw=secrets.token_bytes,
             now_ms=now_ms,
             deadline_ms=settings.serving.deadline_ms,
+            remembered_bytes=settings.serving.remembered_mb << 20,
             neighbours=self._neighbours,
         )
         parts.callback(self._service.close)

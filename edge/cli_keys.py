@@ -93,8 +93,12 @@ def make(
     rate: float | None = None,
     burst: int | None = None,
     expires: datetime | None = None,
+    instead: bool = False,
 ) -> str:
     """Draw an API key; only its hash is kept.
+
+    Args:
+        instead: in the place of any that has its label.
 
     Raises:
         BadInputError: a scope is none, or the label is taken.
@@ -111,15 +115,18 @@ def make(
         rate=rate,
         burst=burst if burst is not None else _burst(rate),
     )
-    KeyFile(directory / FILE).add(key)
+    KeyFile(directory / FILE).add(key, instead=instead)
     return secret
 
 
 def operators(directory: Path) -> str:
-    """The first key of a new edge, for everything, kept beside for the commands of this machine."""
+    """The first key of a new edge, for everything, kept beside for the commands of this machine.
+
+    Whoever sets the edge up again after a crash gets another in its place.
+    """
     from edge import asking
 
-    secret = make(directory, "first", ["query", "ingest", "admin"], created=datetime.now(UTC))
+    secret = make(directory, "first", ["query", "ingest", "admin"], created=datetime.now(UTC), instead=True)
     asking.keep_key(directory, secret)
     return secret
 

@@ -44,6 +44,8 @@ class ServingSettings(Section):
     """Off only on a machine that nobody else can reach."""
     deadline_ms: PositiveFloat = 100.0
     """A submodel that would keep an answer longer than this is left out of it, or stopped."""
+    remembered_mb: NonNegativeInt = 16
+    """Memory for what was worked out lately of the same past; 0: each answer asks the model anew."""
     max_queries: PositiveInt = 256
     """Queries answered at the same time; one more gets 429."""
     query_wait_seconds: PositiveFloat = 0.5

@@ -1,11 +1,17 @@
 """Too much to do: say so at once and when to come again, before everybody waits.
 
 Each kind of request has a lane of its own, so that a burst of events does not starve the shoppers' queries. A lane
-knows how many are in it and how long one more would wait: what it has waited already, and the time for those before it.
-Lanes share one event loop, so the wait is everybody's; the lane with the smaller budget gives way first.
+knows how many are in it and how long one more would wait: what it has waited before the door, and the time for those
+before it. It sends away beyond a fixed number, and when the wait stays too long: after a moment in which the machine
+was busy with something else those who came meanwhile are served. Lanes share one event loop, so the wait is
+everybody's; the lane with the smaller budget gives way first.
+
+Source:
+    Nichols and Jacobson, Controlling Queue Delay, ACM Queue 10(5), 2012: a queue is bad when it stands.
 """
 
 from dataclasses import dataclass
+from math import inf
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -32,7 +38,17 @@ class Budget:
 class Lane:
     """Requests of one kind that have been let in and not yet been answered."""
 
-    __slots__ = ("_body_bytes", "_left_at", "_most", "_wait_seconds", "inside", "note_shed", "receiving", "seconds")
+    __slots__ = (
+        "_body_bytes",
+        "_late_since",
+        "_left_at",
+        "_most",
+        "_wait_seconds",
+        "inside",
+        "note_shed",
+        "receiving",
+        "seconds",
+    )
 
     def __init__(self, budget: Budget) -> None:
         self._most, self._wait_seconds, self._body_bytes = budget.most, budget.wait_seconds, budget.body_bytes
@@ -42,24 +58,34 @@ class Lane:
         self.seconds = 0.0
         """What one request takes, a moving mean."""
         self._left_at = 0.0
+        self._late_since = inf
         self.note_shed: Callable[[], None] = lambda: None
         """Told of each that is refused."""
 
-    def enter(self, *, waited: float) -> float:
+    def enter(self, *, now: float, waited: float) -> float:
         """Let one more in.
 
         Args:
+            now: seconds of a clock that never goes back.
             waited: seconds that it has stood before the door.
 
         Returns:
             0.0, or after how many seconds it may come again; then it is not let in.
         """
         wait = waited + self.inside * self.seconds
-        if self.inside >= self._most or wait > self._wait_seconds:
+        if self._stands(now, wait) or self.inside >= self._most:
             self.note_shed()
             return max(wait, self._wait_seconds)
         self.inside += 1
         return 0.0
+
+    def _stands(self, now: float, wait: float) -> bool:
+        """Has everybody had to wait too long, for as long as that?"""
+        if wait <= self._wait_seconds:
+            self._late_since = inf
+            return False
+        self._late_since = min(self._late_since, now)
+        return now - self._late_since > self._wait_seconds
 
     def leave(self, *, entered: float, now: float) -> None:
         """One has been answered.

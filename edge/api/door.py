@@ -157,7 +157,7 @@ class Door:
                 return taken
             if lane is None:
                 return await route.answer(taken)
-            wait = lane.enter(waited=began - scope.get(ARRIVED, began))
+            wait = lane.enter(now=began, waited=began - scope.get(ARRIVED, began))
             if wait:
                 return _later(wait, "the edge has too much to do")
             entered = perf_counter()

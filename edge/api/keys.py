@@ -167,17 +167,21 @@ class KeyFile:
             return None
         return found.st_mtime_ns, found.st_size, found.st_ino
 
-    def add(self, key: ApiKey) -> None:
+    def add(self, key: ApiKey, *, instead: bool = False) -> None:
         """One more.
+
+        Args:
+            instead: in the place of any that has its label.
 
         Raises:
             BadInputError: its label is taken.
         """
         with self._alone():
             keys = self.read()
-            if any(known.label == key.label for known in keys):
+            others = [known for known in keys if known.label != key.label]
+            if len(others) < len(keys) and not instead:
                 raise BadInputError(f"there is a key {key.label} already", advice="revoke it, or take another label")
-            self._write([*keys, key])
+            self._write([*others, key])
 
     def revoke(self, label: str) -> int:
         """Take out all keys of that label.

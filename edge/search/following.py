@@ -14,6 +14,7 @@ from typing import Final
 
 import structlog
 
+from edge.records.changes import ITEM_COLUMNS, item_of
 from edge.records.events import Item
 from edge.records.store import Store
 from edge.releases.catalogue import Catalogue
@@ -25,6 +26,8 @@ from protocol.errors import FederationError
 _LOOK_SECONDS: Final = 0.2
 _RETRY_SECONDS: Final = 30.0
 _FIRST_ENTRIES: Final = 2_000  # of an index that is all there is: so many can be searched while the rest is read
+_AT_A_TIME: Final = 2_000
+_LISTED: Final = f"SELECT id, {ITEM_COLUMNS} FROM items WHERE listed AND id > ? ORDER BY id LIMIT ?"  # noqa: S608
 _WORDS_SECONDS: Final = 20.0  # so long a new word may be completed, but is not corrected to
 _log = structlog.get_logger(__name__)
 
@@ -180,10 +183,21 @@ class Follower:
     def _entries(self, source: Source, catalogue: Catalogue | None) -> Iterator[Entry]:
         if source.listed:
             yield from (
-                Entry(key=key, item=_completed(item, catalogue)) for key, item in self._store.items() if _on_offer(item)
+                Entry(key=key, item=_completed(item, catalogue)) for key, item in self._listed() if _on_offer(item)
             )
         elif catalogue is not None:
             yield from (Entry(key=-row, item=_shared(catalogue, row)) for row in range(1, len(catalogue) + 1))
+
+    def _listed(self) -> Iterator[tuple[int, Item]]:
+        """All listed items, some at a time: of a large shop all of them at once would fill the memory."""
+        after = 0
+        while True:
+            with self._store.reading() as db:
+                rows = db.execute(_LISTED, (after, _AT_A_TIME)).fetchall()
+            if not rows:
+                return
+            yield from ((key, item_of(row)) for key, *row in rows)
+            after = rows[-1][0]
 
     def _until_ended(self, entries: Iterable[Entry]) -> Iterator[Entry]:
         for entry in entries:

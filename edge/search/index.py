@@ -16,7 +16,7 @@ from edge.search.vocabulary import Vocabulary
 from protocol.errors import NoSpaceError, UnavailableError
 
 _HEAP_BYTES: Final = 16 << 20
-_BULK_HEAP_BYTES: Final = 128 << 20  # one large segment is searched faster than several; used only as far as needed
+_BULK_HEAP_BYTES: Final = 64 << 20  # one large segment is searched faster than several; used only as far as needed
 _DISK_FULL = ("No space left", "os error 28")
 
 

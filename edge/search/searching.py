@@ -20,7 +20,7 @@ from edge.search.index import is_panic
 from edge.search.picking import NOBODY, Picked, browse, pick
 from edge.search.queries import Queries
 from edge.search.synonyms import KIND, NO_SYNONYMS, Synonyms
-from edge.search.voices import WINDOW, Voices
+from edge.search.voices import WINDOW, Voices, without
 from edge.search.words import folded, words
 from edge.serving.facts import BUILT_IN
 from edge.serving.filters import passing, refuse_unknown
@@ -240,8 +240,7 @@ class Search:
             return picked.places, picked.scores, silent
         scores = self._scores(slate, ask, loaded.shelf)
         order = np.argsort(-scores, kind="stable")
-        rest = picked.places[WINDOW:]
-        rest = rest[~np.isin(rest, slate.places)]
+        rest = without(picked.places[WINDOW:], slate.places, size=len(allowed))
         behind = float(scores.min(initial=0.0)) - np.arange(1, len(rest) + 1, dtype=np.float32)
         return np.concatenate([slate.places[order], rest]), np.concatenate([scores[order], behind]), silent
 

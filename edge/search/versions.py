@@ -67,7 +67,7 @@ class Versions:
         """From now on this one is in force."""
         pointer = {"folder": int(index.directory.name), **asdict(source)}
         durable.write(self._directory / _POINTER, canonical.encode(pointer))
-        pass
+        self.sweep(index)
 
     def drop(self) -> None:
         """No index is in force: the next start builds one."""

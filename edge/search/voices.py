@@ -19,7 +19,7 @@ from edge.serving.release import Loaded
 from edge.serving.service import Service
 from edge.serving.submodel import RECOMMEND, Submodel, Trouble
 
-WINDOW: Final = 100
+WINDOW: Final = 50
 """Candidates of each kind that the voices put in order; what comes behind them stays in the order of its words."""
 _NEAREST: Final = 200  # rows that the submodel names: some may not be on offer here
 _ENOUGH: Final = 30  # with fewer left of them, what the filter allows is scored one by one
@@ -67,7 +67,7 @@ class Voices:
         ranked = self._meant(ask, loaded, silent, until=until)
         if ranked is not None:
             others = _nearest(ranked, loaded, allowed)
-            others = others[~np.isin(others, places)][:WINDOW]
+            others = without(others, places, size=len(allowed))[:WINDOW]
             places = np.concatenate([places, others])
             words = np.concatenate([words, np.zeros(len(others), np.float32)])
         slate = Slate(
@@ -125,6 +125,17 @@ class Voices:
                 return said
         silent[name] = _GAPS[name, trouble]
         return None
+
+
+def without(places: NDArray[np.int64], others: NDArray[np.int64], *, size: int) -> NDArray[np.int64]:
+    """int64[m], places that are not among others, in their order.
+
+    Args:
+        size: above every place.
+    """
+    there = np.zeros(size, np.bool_)  # 1 us per 100,000: less than any search among a hundred
+    there[others] = True
+    return places[~there[places]]
 
 
 _GAPS: Final = {

@@ -7,7 +7,7 @@ long shelf the list may be a second old; on a short one it is always new.
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,7 @@ from edge.serving.shelf import POPULAR, Shelf
 _SHORT: Final = 20_000
 _OLDEST_SECONDS: Final = 1.0
 _KEPT: Final = 64
+_KEPT_LIKED: Final = 8
 _MOST_BYTES: Final = 16 << 20
 
 
@@ -39,6 +40,12 @@ class Assortment:
     _read: float
 
 
+class _Liked(NamedTuple):
+    allowed: NDArray[np.bool_]
+    liking: NDArray[np.float32]
+    places: NDArray[np.int64]
+
+
 class Assortments:
     """Those that were asked for last, 64 or 16 MiB at most; each keeps its mask alive."""
 
@@ -50,10 +57,12 @@ class Assortments:
         """
         self._clock = clock
         self._kept: OrderedDict[int, Assortment] = OrderedDict()
+        self._liked: OrderedDict[tuple[int, int], _Liked] = OrderedDict()
 
     def clear(self) -> None:
         """Let go of all that is kept; it can be had again."""
         self._kept.clear()
+        self._liked.clear()
 
     def of(self, shelf: Shelf, allowed: NDArray[np.bool_], *, popular: int = POPULAR) -> Assortment:
         """What this mask leaves.
@@ -68,6 +77,7 @@ class Assortments:
             and self._is_new(known, shelf, allowed)
             and len(known.popular) >= min(popular, known.count)
         ):
+            self._kept.move_to_end(id(allowed))
             return known
         liking = np.where(allowed, shelf.popularity(), -np.inf).astype(np.float32)
         found = Assortment(
@@ -83,6 +93,21 @@ class Assortments:
         while len(self._kept) > _KEPT or (self.nbytes > _MOST_BYTES and len(self._kept) > 1):
             self._kept.popitem(last=False)
         return found
+
+    def liked(self, allowed: NDArray[np.bool_], liking: NDArray[np.float32]) -> NDArray[np.int64]:
+        """int64[m], the most liked of what this mask leaves, best first.
+
+        Args:
+            liking: float32[size], changed by nobody.
+        """
+        key = id(allowed), id(liking)
+        known = self._liked.get(key)
+        if known is None:  # both arrays are kept, so that no other can come to have their numbers
+            places = best(np.where(allowed, liking, -np.inf).astype(np.float32), POPULAR)
+            known = self._liked[key] = _Liked(allowed, liking, places)
+            if len(self._liked) > _KEPT_LIKED:
+                self._liked.popitem(last=False)
+        return known.places
 
     @property
     def nbytes(self) -> int:

@@ -2,36 +2,35 @@
 
 Every step runs in the event loop's thread. Only the model is waited for (`edge.serving.batching`), and nothing is kept
 across that wait but what this answer needs. A submodel that is broken or too slow is left out and named; what is left
-still makes an answer.
+still makes an answer (`edge.serving.listening`).
 """
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Final, Protocol, TypeVar
+from typing import Final
 
 import numpy as np
-import structlog
 from numpy.typing import NDArray
 
 from edge.arranging.arrange import Note
 from edge.arranging.arranging import Arranging, Prepared
 from edge.records.store import Past, Store
 from edge.serving.assortment import Assortments
-from edge.serving.batching import Batching, Heard, Reading
 from edge.serving.breaker import State
-from edge.serving.deadline import Watchdog
-from edge.serving.degradation import SILENCE, Reason, Rung
+from edge.serving.degradation import Reason, Rung
 from edge.serving.fitting import LINES
 from edge.serving.fusion import TOP, FusionWeights
+from edge.serving.labels import Labels
+from edge.serving.listening import Listening, Neighbours, readable
 from edge.serving.personal import habits
 from edge.serving.query import Answer, Query, Recommended
+from edge.serving.question import Question, looked_at, places_of, with_items
 from edge.serving.ranker import Ranked, best
 from edge.serving.release import Loaded, Release
-from edge.serving.remembered import Remembered
+from edge.serving.remembered import MOST_BYTES, Remembered
 from edge.serving.shelf import POPULAR, Shelf
-from edge.serving.slate import NEAR, NOTHING_NEAR, Market, Near, Slate, candidates, lay_out
-from edge.serving.submodel import COMPANIONS, CONTEXT, NAMES, RECOMMEND, Submodel, Trouble
+from edge.serving.slate import NOTHING_NEAR, Market, Near, Slate, candidates, lay_out
+from edge.serving.submodel import Trouble
 from edge.serving.vectors import Vectors
 from protocol import rec_id
 
@@ -45,42 +44,6 @@ _AT_A_TIME: Final = 8_192
 _DIGITS: Final = 6
 _NO_NOTES: Final[Mapping[int, Note]] = {}
 _NOWHERE: Final = np.empty(0, np.int64)
-_Said = TypeVar("_Said")
-_log = structlog.get_logger(__name__)
-
-
-class Neighbours(Protocol):
-    """What goes with what, and what sells when and where: `edge.neighbours`."""
-
-    def near(
-        self, shelf: Shelf, places: NDArray[np.int64], k: int
-    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]: ...
-
-    def prior(self, shelf: Shelf, context: Mapping[str, str], now_ms: int) -> NDArray[np.float32] | None: ...
-
-
-@dataclass(slots=True, kw_only=True, eq=False)
-class _Asked:
-    """One question on its way.
-
-    Attributes:
-        own: the user's past in places; `past` is the same with what stands on the page.
-        readable: int64[t], what of the past the model can read.
-        until: by the clock, when the answer is of no use any more.
-        version: of the shelf when `prepared` was made.
-        silent: what could not be heard so far, and why.
-    """
-
-    query: Query
-    own: Past
-    past: Past
-    readable: NDArray[np.int64]
-    prepared: Prepared
-    version: int
-    arm: str | None
-    until: float
-    hurried: bool
-    silent: dict[str, Trouble]
 
 
 class Recommender:
@@ -96,6 +59,7 @@ class Recommender:
         deadline_seconds: float,
         arranging: Arranging,
         neighbours: Neighbours | None = None,
+        remembered_bytes: int = MOST_BYTES,
         note_state: Callable[[str, State], None] = lambda _name, _state: None,
     ) -> None:
         """Nothing is loaded yet.
@@ -104,44 +68,46 @@ class Recommender:
             draw: so many random bytes, for the names of answers.
             clock: seconds that never go back.
             deadline_seconds: an answer is of no use later than that.
+            remembered_bytes: memory for what was worked out lately of the same past.
             note_state: told when the breaker of a submodel opens or closes.
         """
         self.arranging = arranging
-        self.neighbours = neighbours
-        self.deadline_seconds = deadline_seconds
         self._store = store
         self._draw = draw
         self._now_ms = now_ms
-        self._clock = clock
-        self._note_state = note_state
-        self._watchdog = Watchdog(clock=clock)
-        self._batching = Batching(watchdog=self._watchdog, clock=clock)
         self._assortments = Assortments(clock=clock)
-        self._remembered = Remembered()
-        self._submodels = {name: self._submodel(name) for name in NAMES}
-        for name in NAMES:
-            note_state(name, State.CLOSED)
+        self._labels = Labels()
+        self._remembered = Remembered(most_bytes=remembered_bytes)
+        self.listening = Listening(
+            clock=clock,
+            now_ms=now_ms,
+            deadline_seconds=deadline_seconds,
+            neighbours=neighbours,
+            remembered=self._remembered,
+            note_state=note_state,
+        )
 
     def close(self) -> None:
         """End what runs beside."""
-        self._watchdog.close()
+        self.listening.close()
 
     def drop_caches(self) -> None:
         """Let go of what can be had again."""
         self._assortments.clear()
+        self._remembered.forget()
 
     def forget_pasts(self) -> None:
         """Somebody was erased: nothing of anybody's past stays in memory."""
         self._remembered.forget()
 
+    def forget_model(self) -> None:
+        """Another model is there: nothing that is known of the one before has to do with it."""
+        self._remembered.forget()
+        self.listening.forget_model()
+
     def nbytes(self) -> int:
         """Bytes of all that is kept between answers."""
         return self._remembered.nbytes + self._assortments.nbytes
-
-    def forget_model(self) -> None:
-        """Another model is there: what was known of how the one before did is nothing to it."""
-        self._submodels[RECOMMEND] = self._submodel(RECOMMEND)
-        self._note_state(RECOMMEND, State.CLOSED)
 
     async def recommend(self, loaded: Loaded, query: Query, *, arm: str | None = None) -> Answer:
         """The best items, from the highest rung that carries.
@@ -149,15 +115,15 @@ class Recommender:
         Raises:
             BadInputError: no such scenario, or a filter that means nothing here.
         """
-        asked = self._read(loaded, query, arm)
-        reading = self._reading(loaded, asked)
-        return self._finish(loaded, asked, await self._batching.hear(reading) if reading else None)
+        question = self._read(loaded, query, arm)
+        ranked = await self.listening.model(loaded, question, k=self._depth(loaded, question))
+        return self._finish(loaded, question, ranked)
 
     def ask(self, loaded: Loaded, query: Query) -> Answer:
         """The same at once, with nobody else."""
-        asked = self._read(loaded, query, None)
-        reading = self._reading(loaded, asked)
-        return self._finish(loaded, asked, self._batching.hear_now([reading])[0] if reading else None)
+        question = self._read(loaded, query, None)
+        ranked = self.listening.model_now(loaded, question, k=self._depth(loaded, question))
+        return self._finish(loaded, question, ranked)
 
     def past(self, loaded: Loaded, query: Query) -> Past:
         """Whose past it is, in places. A given history has no times: its items count as looked at, in their order."""
@@ -165,7 +131,7 @@ class Recommender:
             return loaded.shelf.placed(self._store.past(query.user, limit=LINES))
         if query.session is not None:
             return loaded.shelf.placed(self._store.past_of_session(query.session, limit=LINES))
-        return looked_at(_places(loaded.shelf, query.history or ()))
+        return looked_at(places_of(loaded.shelf, query.history or ()))
 
     def score(self, loaded: Loaded, past: Past, places: NDArray[np.int64]) -> NDArray[np.float32]:
         """float32[n], what these would score for somebody of this past, were they the candidates.
@@ -173,111 +139,32 @@ class Recommender:
         Args:
             past: its items are places.
             places: int64[n], each once, in any order.
+
+        Raises:
+            ModelFailedError: the model failed, or was stopped.
         """
-        order = np.argsort(places)
-        ranked = None
-        readable = _readable(loaded, past)
-        if loaded.release is not None and readable.size:
-            ranked = loaded.release.ranker.rank(readable, k=1, vectors=loaded.vectors)
-        near, weights = NOTHING_NEAR, loaded.weights
-        if self.neighbours is not None and past.item.size and (ranked is None or weights.weighing.companion):
-            near = self._near(loaded.shelf, past, until=self._clock() + self.deadline_seconds, silent={})
-        if ranked is None and near.places.size:
-            weights = weights.with_companions(_SECONDED)
-        slate = lay_out(
-            places[order],
-            habits(past),
-            _market(loaded.shelf, _NOWHERE),
-            model=loaded.vectors,
-            ranked=ranked,
-            near=near,
-        )
+        order, until = np.argsort(places), self.listening.until()[0]
+        ranked = self.listening.state(loaded, past)
+        near, weights = self._companions(loaded, past, past, ranked, until=until, silent={})
+        market = _market(loaded.shelf, _NOWHERE)
+        slate = lay_out(places[order], habits(past), market, model=loaded.vectors, ranked=ranked, near=near)
         scores = np.empty(len(places), np.float32)
         scores[order] = slate.scores(weights)
         return scores
 
-    def _read(self, loaded: Loaded, query: Query, arm: str | None) -> _Asked:
-        """All that is known before the model is asked."""
-        shelf, seconds = loaded.shelf, self.deadline_seconds
-        hurried = query.within_ms is not None and query.within_ms < 1_000 * seconds
-        if hurried and query.within_ms is not None:
-            seconds = query.within_ms / 1_000
-        until, silent = self._clock() + seconds, dict[str, Trouble]()
-        own = self.past(loaded, query)
-        past = _with_items(own, _places(shelf, query.items)) if query.items else own
-        return _Asked(
-            query=query,
-            own=own,
-            past=past,
-            readable=_readable(loaded, past),
-            prepared=self._prepare(loaded, query, own, arm=arm, until=until, silent=silent),
-            version=shelf.version,
-            arm=arm,
-            until=until,
-            hurried=hurried,
-            silent=silent,
-        )
-
-    def _prepare(
-        self, loaded: Loaded, query: Query, past: Past, *, arm: str | None, until: float, silent: dict[str, Trouble]
-    ) -> Prepared:
-        near = None
-        if self.neighbours is not None:
-            near = partial(self._what_is_near, until=until, silent=silent)
-        return self.arranging.prepare(
-            query, loaded.shelf, past, now_ms=self._now_ms(), near=near, vectors=loaded.vectors, arm=arm
-        )
-
-    def _reading(self, loaded: Loaded, asked: _Asked) -> Reading | None:
-        """What the model is asked; None: there is no model, or nothing that it could read."""
-        if loaded.release is None or not asked.readable.size:
-            return None
-        return Reading(
-            model=loaded.release.ranker,
-            vectors=loaded.vectors,
-            submodel=self._submodels[RECOMMEND],
-            history=asked.readable,
-            k=self._depth(loaded, asked),
-            until=asked.until,
-            hurried=asked.hurried,
-        )
-
-    def _depth(self, loaded: Loaded, asked: _Asked) -> int:
-        """How many of the model's best are wanted so that a filter leaves enough of them."""
-        left = self._assortments.of(loaded.shelf, asked.prepared.allowed).count / max(loaded.shelf.size - 1, 1)
-        if left >= _ENOUGH / TOP or left * left * loaded.shelf.size < 2 * _ENOUGH:
-            return TOP  # with so few left it is less work to score them all
-        return min(round(2 * _ENOUGH / left), _DEEPEST)
-
-    def _finish(self, loaded: Loaded, asked: _Asked, heard: Heard | None) -> Answer:
-        """Score, arrange and name."""
-        if asked.version != loaded.shelf.version:  # items have come while the model was waited for
-            asked.prepared = self._prepare(
-                loaded, asked.query, asked.own, arm=asked.arm, until=asked.until, silent=asked.silent
-            )
-        prepared, weights = asked.prepared, loaded.weights
-        if isinstance(heard, Trouble):
-            asked.silent[RECOMMEND] = heard
-        ranked = self._narrowed(loaded, asked, heard) if isinstance(heard, Ranked) else None
-        near = NOTHING_NEAR
-        if self.neighbours is not None and asked.past.item.size and (ranked is None or weights.weighing.companion):
-            near = self._near(loaded.shelf, asked.past, until=asked.until, silent=asked.silent)
-        if ranked is None and near.places.size:
-            weights = weights.with_companions(_SECONDED if asked.own.item.size else _ALONE)
-        if prepared.scenario.voices is not None:
-            weights = weights.only(prepared.scenario.voices)
-        slate = self._slate(loaded, asked, ranked, near)
-        rung, scores = self._scored(loaded, asked, slate, weights, ranked=ranked, near=near)
-        arranged = prepared.arrange(slate.places, scores)
-        items = named_items(loaded.shelf, arranged.places, arranged.scores, arranged.notes)
-        return self.answer(
-            loaded,
-            rung,
-            _reasons(loaded, asked),
-            items,
-            skipped=tuple(asked.silent),
-            arm=asked.arm,
-        )
+    def items(
+        self,
+        shelf: Shelf,
+        places: NDArray[np.int64],
+        scores: NDArray[np.float32],
+        notes: Mapping[int, Note] = _NO_NOTES,
+    ) -> list[Recommended]:
+        """The items of an answer as a shop sees them."""
+        labels = self._labels.of(shelf, places.tolist())
+        return [
+            Recommended(item=item, score=round(score, _DIGITS), title=title, note=notes.get(place))
+            for (place, item, title), score in zip(labels, scores.tolist(), strict=True)
+        ]
 
     def answer(
         self,
@@ -301,115 +188,114 @@ class Recommender:
             skipped=skipped,
         )
 
-    def _narrowed(self, loaded: Loaded, asked: _Asked, ranked: Ranked) -> Ranked:
-        """The model's best of what is allowed, private items among them: enough of them, if there are."""
-        allowed, vectors = asked.prepared.allowed, loaded.vectors
-        if vectors is None:
-            return ranked
-        rows = ranked.rows[allowed[ranked.rows]]
-        if len(rows) < min(max(asked.query.limit, _ENOUGH), len(ranked.rows)):
-            rows = np.flatnonzero(allowed[: loaded.shelf.rows + 1])
-            if len(rows) > TOP:
-                rows = rows[best(_scores(vectors, ranked.state, rows), TOP)]
-        return vectors.with_private(Ranked(state=ranked.state, rows=rows[:TOP]), allowed)
+    def _read(self, loaded: Loaded, query: Query, arm: str | None) -> Question:
+        """All that is known before the model is asked."""
+        until, hurried = self.listening.until(query.within_ms)
+        own, silent = self.past(loaded, query), dict[str, Trouble]()
+        past = with_items(own, places_of(loaded.shelf, query.items)) if query.items else own
+        return Question(
+            query=query,
+            own=own,
+            past=past,
+            readable=readable(loaded, past),
+            prepared=self._prepare(loaded, query, own, arm=arm, until=until, silent=silent),
+            version=loaded.shelf.version,
+            arm=arm,
+            until=until,
+            hurried=hurried,
+            silent=silent,
+        )
 
-    def _slate(self, loaded: Loaded, asked: _Asked, ranked: Ranked | None, near: Near) -> Slate:
+    def _prepare(
+        self, loaded: Loaded, query: Query, past: Past, *, arm: str | None, until: float, silent: dict[str, Trouble]
+    ) -> Prepared:
+        near = None
+        if self.listening.neighbours is not None:
+            near = partial(self.listening.near_places, until=until, silent=silent)
+        return self.arranging.prepare(
+            query, loaded.shelf, past, now_ms=self._now_ms(), near=near, vectors=loaded.vectors, arm=arm
+        )
+
+    def _depth(self, loaded: Loaded, question: Question) -> int:
+        """How many of the model's best are wanted so that a filter leaves enough of them."""
+        left = self._assortments.of(loaded.shelf, question.prepared.allowed).count / max(loaded.shelf.size - 1, 1)
+        if left >= _ENOUGH / TOP or left * left * loaded.shelf.size < 2 * _ENOUGH:
+            return TOP  # with so few left it is less work to score them all
+        return min(round(2 * _ENOUGH / left), _DEEPEST)
+
+    def _finish(self, loaded: Loaded, question: Question, ranked: Ranked | None) -> Answer:
+        """Score, arrange and name."""
+        query, shelf = question.query, loaded.shelf
+        if question.version != shelf.version:  # items have come while the model was waited for
+            question.prepared = self._prepare(
+                loaded, query, question.own, arm=question.arm, until=question.until, silent=question.silent
+            )
+        prepared = question.prepared
+        if ranked is not None:
+            ranked = _narrowed(loaded, prepared.allowed, ranked, limit=query.limit)
+        near, weights = self._companions(
+            loaded, question.past, question.own, ranked, until=question.until, silent=question.silent
+        )
+        if prepared.scenario.voices is not None:
+            weights = weights.only(prepared.scenario.voices)
+        stranger = ranked is None and not question.own.item.size and not near.places.size
+        prior = self.listening.prior(shelf, question) if stranger else None
+        slate = self._slate(loaded, question, ranked, near, prior)
+        if prior is not None:
+            scores = prior[slate.places]
+        else:
+            scores = slate.votes(weights) if prepared.scenario.fusion == "votes" else slate.scores(weights)
+        arranged = prepared.arrange(slate.places, scores)
+        return self.answer(
+            loaded,
+            _rung(question, ranked, near, prior),
+            question.reasons(loaded),
+            self.items(shelf, arranged.places, arranged.scores, arranged.notes),
+            skipped=tuple(question.silent),
+            arm=question.arm,
+        )
+
+    def _companions(
+        self,
+        loaded: Loaded,
+        past: Past,
+        own: Past,
+        ranked: Ranked | None,
+        *,
+        until: float,
+        silent: dict[str, Trouble],
+    ) -> tuple[Near, FusionWeights]:
+        """What goes with a past, where anybody wants to hear it, and the weights with which it is heard."""
+        weights = loaded.weights
+        if self.listening.neighbours is None or not past.item.size:
+            return NOTHING_NEAR, weights
+        if ranked is not None and not weights.weighing.companion:
+            return NOTHING_NEAR, weights
+        near = self.listening.near(loaded.shelf, past, until=until, silent=silent)
+        if ranked is None and near.places.size:
+            weights = weights.with_companions(_SECONDED if own.item.size else _ALONE)
+        return near, weights
+
+    def _slate(
+        self,
+        loaded: Loaded,
+        question: Question,
+        ranked: Ranked | None,
+        near: Near,
+        prior: NDArray[np.float32] | None = None,
+    ) -> Slate:
         """All candidates, and what the voices say of them."""
-        prepared, own = asked.prepared, self._remembered.habits(asked.past)
+        prepared, own = question.prepared, self._remembered.habits(question.past)
         assortment = self._assortments.of(
             loaded.shelf, prepared.allowed, popular=max(POPULAR, prepared.wants + len(prepared.hidden))
         )
         sources = [own.places, assortment.popular]
         sources += [each for each in (near.places, prepared.extra, ranked.rows if ranked else _NOWHERE) if each.size]
-        places = candidates(sources, allowed=prepared.allowed, hidden=prepared.hidden)
-        return lay_out(
-            places,
-            own,
-            _market(loaded.shelf, assortment.popular),
-            model=loaded.vectors,
-            ranked=ranked,
-            near=near,
-        )
-
-    def _scored(
-        self, loaded: Loaded, asked: _Asked, slate: Slate, weights: FusionWeights, *, ranked: Ranked | None, near: Near
-    ) -> tuple[Rung, NDArray[np.float32]]:
-        """The rung that carries, and float32[n], the candidates' scores."""
-        scores = slate.votes(weights) if asked.prepared.scenario.fusion == "votes" else slate.scores(weights)
-        if ranked is not None:
-            return Rung.SEQUENCE, scores
-        if asked.own.item.size:
-            return Rung.HABITS, scores
-        if near.places.size:
-            return Rung.COMPANIONS, scores
-        prior = self._prior(loaded.shelf, asked) if asked.query.context else None
         if prior is not None:
-            return Rung.CONTEXT, prior[slate.places]
-        return Rung.POPULARITY, scores
-
-    def _near(self, shelf: Shelf, past: Past, *, until: float, silent: dict[str, Trouble]) -> Near:
-        places, weights = self._what_is_near(shelf, past.item, NEAR, until=until, silent=silent)
-        return Near(places=places, weights=weights)
-
-    def _what_is_near(
-        self, shelf: Shelf, places: NDArray[np.int64], k: int, *, until: float, silent: dict[str, Trouble]
-    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """What goes with these; nothing, if that cannot be told."""
-        neighbours = self.neighbours
-        nothing = NOTHING_NEAR.places, NOTHING_NEAR.weights
-        if neighbours is None:
-            return nothing
-        found = self._guarded(COMPANIONS, lambda: neighbours.near(shelf, places, k), until=until, silent=silent)
-        return found if found is not None else nothing
-
-    def _prior(self, shelf: Shelf, asked: _Asked) -> NDArray[np.float32] | None:
-        """float32[size], what sells then and there; None: that cannot be told."""
-        neighbours, context = self.neighbours, asked.query.context
-        if neighbours is None:
-            return None
-        return self._guarded(
-            CONTEXT,
-            lambda: neighbours.prior(shelf, context, self._now_ms()),
-            until=asked.until,
-            silent=asked.silent,
-        )
-
-    def _guarded(
-        self, name: str, ask: Callable[[], _Said | None], *, until: float, silent: dict[str, Trouble]
-    ) -> _Said | None:
-        """What a submodel says; None, and a note why, where it does not."""
-        submodel, began = self._submodels[name], self._clock()
-        trouble = submodel.trouble(left=until - began)
-        said = None
-        if trouble is None:
-            try:
-                said = ask()
-            except Exception as error:  # noqa: BLE001 - whatever it is, the answer goes on without it, and says so
-                trouble = Trouble.FAILED
-                _log.warning("a submodel failed", submodel=name, why=type(error).__name__)
-            submodel.note(self._clock() - began, failed=trouble is not None)
-        if trouble is not None:
-            silent[name] = trouble
-        return said
-
-    def _submodel(self, name: str) -> Submodel:
-        return Submodel(clock=self._clock, changed=partial(self._note_state, name))
-
-
-def looked_at(places: NDArray[np.int64]) -> Past:
-    """A past in which these were looked at, in this order."""
-    return Past(item=places, time_ms=np.arange(len(places)), purchased=np.zeros(len(places), np.bool_))
-
-
-def named_items(
-    shelf: Shelf, places: NDArray[np.int64], scores: NDArray[np.float32], notes: Mapping[int, Note] = _NO_NOTES
-) -> list[Recommended]:
-    """The items of an answer as a shop sees them."""
-    rounded = scores.astype(np.float64).round(_DIGITS).tolist()
-    return [
-        Recommended(item=shelf.name(place), score=score, title=shelf.title(place), note=notes.get(place))
-        for place, score in zip(places.tolist(), rounded, strict=True)
-    ]
+            sources.append(self._assortments.liked(prepared.allowed, prior))
+        places = candidates(sources, allowed=prepared.allowed, hidden=prepared.hidden)
+        market = _market(loaded.shelf, assortment.popular)
+        return lay_out(places, own, market, model=loaded.vectors, ranked=ranked, near=near)
 
 
 def named(release: Release | None) -> tuple[int, str]:
@@ -417,22 +303,27 @@ def named(release: Release | None) -> tuple[int, str]:
     return (release.version, release.sha256) if release else (0, "")
 
 
-def _with_items(past: Past, places: NDArray[np.int64]) -> Past:
-    """What stands on the page is looked at now."""
-    last = past.time_ms[-1] if past.time_ms.size else 0
-    return Past(
-        item=np.concatenate([past.item, places]),
-        time_ms=np.concatenate([past.time_ms, np.full(len(places), last)]),
-        purchased=np.concatenate([past.purchased, np.zeros(len(places), np.bool_)]),
-    )
+def _rung(question: Question, ranked: Ranked | None, near: Near, prior: NDArray[np.float32] | None) -> Rung:
+    if ranked is not None:
+        return Rung.SEQUENCE
+    if question.own.item.size:
+        return Rung.HABITS
+    if near.places.size:
+        return Rung.COMPANIONS
+    return Rung.POPULARITY if prior is None else Rung.CONTEXT
 
 
-def _places(shelf: Shelf, items: Iterable[str]) -> NDArray[np.int64]:
-    return np.array([place for item in items if (place := shelf.place(item)) is not None], np.int64)
-
-
-def _readable(loaded: Loaded, past: Past) -> NDArray[np.int64]:
-    return loaded.vectors.readable(past.item) if loaded.vectors is not None else _NOWHERE
+def _narrowed(loaded: Loaded, allowed: NDArray[np.bool_], ranked: Ranked, *, limit: int) -> Ranked:
+    """The model's best of what is allowed, private items among them: enough of them, if there are."""
+    vectors = loaded.vectors
+    if vectors is None:
+        return ranked
+    rows = ranked.rows[allowed[ranked.rows]]
+    if len(rows) < min(max(limit, _ENOUGH), len(ranked.rows)):
+        rows = np.flatnonzero(allowed[: loaded.shelf.rows + 1])
+        if len(rows) > TOP:
+            rows = rows[best(_scores(vectors, ranked.state, rows), TOP)]
+    return vectors.with_private(Ranked(state=ranked.state, rows=rows[:TOP]), allowed)
 
 
 def _scores(vectors: Vectors, state: NDArray[np.float32], rows: NDArray[np.int64]) -> NDArray[np.float32]:
@@ -445,21 +336,3 @@ def _scores(vectors: Vectors, state: NDArray[np.float32], rows: NDArray[np.int64
 
 def _market(shelf: Shelf, popular: NDArray[np.int64]) -> Market:
     return Market(site=shelf.bought, federation=shelf.federation, popular=popular)
-
-
-def _reasons(loaded: Loaded, asked: _Asked) -> tuple[Reason, ...]:
-    """Why the answer is not of the best rung, in the order of the ladder."""
-    reasons = []
-    if loaded.release is None:
-        reasons.append(Reason.NO_RELEASE)
-    if not asked.past.item.size:
-        reasons.append(_unknown(asked.query))
-    elif loaded.release is not None and not asked.readable.size:
-        reasons.append(Reason.NO_SHARED_ITEMS)
-    return (*reasons, *(SILENCE[name, trouble] for name, trouble in asked.silent.items()))
-
-
-def _unknown(query: Query) -> Reason:
-    if query.user is not None:
-        return Reason.UNKNOWN_USER
-    return Reason.UNKNOWN_SESSION if query.session is not None else Reason.UNKNOWN_ITEMS

@@ -23,11 +23,13 @@ from edge.records.items import UnknownItemError as UnknownItemError  # noqa: PLC
 from edge.records.store import Past, Store
 from edge.serving.degradation import Reason, Rung
 from edge.serving.filters import ANYTHING, Filter, allowed, forget_masks
+from edge.serving.listening import Neighbours
 from edge.serving.metrics import Metrics
 from edge.serving.query import Answer, Query
 from edge.serving.ranker import Ranker, best
-from edge.serving.recommender import Neighbours, Recommender, named, named_items
+from edge.serving.recommender import Recommender, named
 from edge.serving.release import Loaded
+from edge.serving.remembered import MOST_BYTES
 from edge.serving.shelf import MOST_FOLLOWED, Shelf
 from edge.serving.tally import Tally
 from edge.serving.writing import EventWriter
@@ -58,6 +60,7 @@ class Service:
         deadline_ms: float = DEADLINE_MS,
         arranging: Arranging | None = None,
         neighbours: Neighbours | None = None,
+        remembered_bytes: int = MOST_BYTES,
         clock: Callable[[], float] = monotonic,
     ) -> None:
         """Serve from this until it is swapped.
@@ -67,6 +70,7 @@ class Service:
             deadline_ms: an answer is of no use later than that; what would take longer is left out of it.
             arranging: scenarios and promotions; None: those of the store.
             neighbours: what goes with what; None: nobody knows.
+            remembered_bytes: memory for what was worked out lately of the same past.
             clock: seconds that never go back.
         """
         self.store = store
@@ -85,6 +89,7 @@ class Service:
             deadline_seconds=deadline_ms / 1_000,
             arranging=arranging or Arranging(store),
             neighbours=neighbours,
+            remembered_bytes=remembered_bytes,
             note_state=self.metrics.note_submodel,
         )
         self._writer = EventWriter(store)
@@ -128,15 +133,18 @@ class Service:
         before = self._standby or (self._loaded, self.tally)
         self.swap(loaded)
         self._standby = before
+        self.recommender.listening.asks_anew = True
         self.metrics.note_trial(loaded.release.version if loaded.release else 0)
 
     def settle(self) -> None:
         """Free what served before the trial."""
         self._standby = None
+        self.recommender.listening.asks_anew = False
         self.metrics.note_trial(0)
 
     def take_back(self) -> None:
         """Answer from what served before the trial, from the next request on."""
+        self.recommender.listening.asks_anew = False
         if self._standby is not None:
             loaded, tally = self._standby
             self._standby = None
@@ -350,7 +358,7 @@ class Service:
         places: NDArray[np.int64],
         scores: NDArray[np.float32],
     ) -> Answer:
-        items = named_items(loaded.shelf, places, scores)
+        items = self.recommender.items(loaded.shelf, places, scores)
         return self.recommender.answer(loaded, rung, reasons, items)
 
 

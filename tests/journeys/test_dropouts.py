@@ -16,6 +16,7 @@ from simulation.processes import wait_until
 pytestmark = [pytest.mark.journey, pytest.mark.timeout(400)]
 
 SITES = 8
+EAGER = {"training": {"niceness": 0}}  # or learners wait for whatever else this machine does
 COMMANDS = {"hanse-center": center.cli.main, "hanse-edge": edge.cli.main}
 
 
@@ -42,7 +43,7 @@ def federation(tmp_path_factory):
             }
         )
         for part in data.sites:
-            walk.join(part.name, min_cohort=5)
+            walk.join(part.name, min_cohort=5, settings=EAGER)
         walk.command("hanse-center", "admit")
         walk.command("hanse-center", "catalogue", str(data.write_catalogue(walk.directory)))
         for site, part in zip(walk.sites, data.sites, strict=True):

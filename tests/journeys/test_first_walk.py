@@ -5,6 +5,7 @@ The steps build on one another, so they stand in the order in which they happen;
 
 import json
 import os
+import queue
 import sqlite3
 import threading
 import time
@@ -36,6 +37,10 @@ pytestmark = [pytest.mark.journey, pytest.mark.timeout(400)]
 SITES = 3
 ROUNDS = 3
 BITS = 20
+EDGE = {
+    "trial": {"seconds": 1.5},
+    "training": {"niceness": 0},  # or learners wait for whatever else this machine does
+}
 
 
 @pytest.fixture(scope="module")
@@ -57,11 +62,11 @@ def federation(tmp_path_factory, data):
                     "max_ndcg_drop": 1.0,
                     "max_segment_drop": 1.0,
                 },
-                "rollout": {"bake_seconds": 4.0, "min_events": 1},
+                "rollout": {"bake_seconds": 2.5, "min_events": 1},
             }
         )
         for part in data.sites:
-            walk.join(part.name, min_cohort=3, settings={"trial": {"seconds": 3.0}})
+            walk.join(part.name, min_cohort=3, settings=EDGE)
         walk.command("hanse-center", "admit")
         walk.command("hanse-center", "rings", "--canary", ",".join(site.name for site in walk.sites))
         walk.command("hanse-center", "catalogue", str(data.write_catalogue(walk.directory)))
@@ -69,8 +74,7 @@ def federation(tmp_path_factory, data):
             events, items = data.write_site(part, walk.directory / "export" / site.name)
             walk.command("hanse-edge", "import", "items", str(items), "--json", at=site.directory)
             walk.command("hanse-edge", "import", "events", str(events), "--json", at=site.directory)
-        for site in walk.sites:
-            walk.serve(site)
+        walk.serve_all()
         yield walk
 
 
@@ -309,12 +313,12 @@ class Meddler:
         self.topic = f"hanse/1/{settings.federation}/block"
 
     def read(self, topic: str) -> bytes:
-        got: list[bytes] = []
-        self.client.on_message = lambda _c, _u, message: got.append(message.payload)
+        got: queue.Queue[bytes] = queue.Queue()
+        self.client.on_message = lambda _c, _u, message: got.put(message.payload)
         self.client.subscribe(topic, qos=1)
-        wait_until(lambda: bool(got), what="the block", seconds=10)
+        payload = got.get(timeout=10)
         self.client.unsubscribe(topic)
-        return got[0]
+        return payload
 
     def write(self, topic: str, payload: bytes) -> None:
         self.client.publish(topic, payload, qos=1, retain=True).wait_for_publish(10)

@@ -46,7 +46,7 @@ def page(make_service, stocked, diary, half_lives):
     service = make_service()
     neighbours = Neighbours(stocked, half_lives, now_ms=lambda: NOW_MS)
     neighbours.follow()
-    service.recommender.neighbours = neighbours
+    service.recommender.listening.neighbours = neighbours
     return Page(Shop(service=service, neighbours=neighbours))
 
 

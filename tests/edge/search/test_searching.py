@@ -5,6 +5,7 @@ import pytest
 
 from edge.records.events import Event, EventType, Item
 from edge.search.answers import Ask, Gap, Sort
+from edge.search.fusing import SearchWeights
 from edge.serving.filters import Filter, Range, allowed
 from protocol.errors import BadInputError
 
@@ -221,6 +222,15 @@ def test_synonyms_work_in_the_directions_that_were_set(searched):
     assert found(searched, "douche") == []
 
 
+def test_what_was_typed_stands_before_what_means_the_same(store, serve, open_search):
+    store.put_items([Item(item=f"the-{word}", title=f"Red {word}") for word in ("sofa", "couch", "settee")])
+    store.put_document("synonyms", "a", {"same": ["sofa", "couch", "settee"]})
+    search = open_search(serve(store))
+    for word in ("sofa", "couch", "settee"):
+        assert found(search, word)[0] == f"the-{word}"
+        assert len(found(search, word)) == 3
+
+
 def test_a_site_without_a_list_searches_the_shared_catalogue(store, serve, open_search, load_release):
     search = open_search(serve(store, load_release()))
     assert found(search, "item i7")[0] == "i7"
@@ -257,6 +267,8 @@ def test_what_was_asked_for_by_its_title_stands_first_whatever_is_liked(store, s
     store.put_items(Item(item=f"i{n}", title=f"green tea number {n}") for n in range(20))
     store.add_events([buy("ada", "i13", day=day) for day in range(5)])
     search = open_search(serve(store))
+    search.weights = SearchWeights(weights={"taste": 10.0}, searches=100, ndcg_before=0.1, ndcg_after=0.2)
+    assert found(search, "green tea", user="ada")[0] == "i13"
     assert found(search, "green tea number 4", user="ada")[0] == "i4"
     assert found(search, "i7", user="ada")[0] == "i7"
 

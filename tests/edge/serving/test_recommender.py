@@ -248,3 +248,39 @@ def test_an_erased_user_s_habits_are_in_no_memory(serve, load_release):
     before = service.recommender._remembered.nbytes
     service.forget(["ada"])
     assert before > service.recommender._remembered.nbytes == 0
+
+
+def test_a_page_with_several_lists_asks_the_model_once(serve, load_release, stocked, buy):
+    service = serve(load_release())
+    runs = Counting(service.loaded.release.ranker)
+    first = names(ask(service, user="ada", limit=3))
+    assert names(ask(service, user="ada", limit=3)) == first
+    service.score(service.loaded, service.past(service.loaded, Query(user="ada")), np.array([1, 2]))
+    assert runs.count == 1
+    stocked.add_events([buy("ada", "i12", day=95)])
+    assert names(ask(service, user="ada", limit=3)) != first
+    assert runs.count == 2
+
+
+class Counting:
+    """Counts how often the session of a model runs."""
+
+    def __init__(self, ranker):
+        self.count, self.session = 0, ranker._session
+        ranker._session = self
+
+    def run(self, *asked):
+        self.count += 1
+        return self.session.run(*asked)
+
+
+def test_what_sells_in_a_region_is_offered_there_though_it_sells_nowhere_else(serve, stocked, buy):
+    """It is not among the best sellers of the whole shop, and a filter or a long catalogue would have left it out."""
+    stocked.put_items([Item(item=f"p{number}") for number in range(150)])
+    stocked.add_events([buy(f"b{n}-{number}", f"p{number}") for number in range(150) for n in range(2)])
+    stocked.add_events([visit("n1", "i5", kind=EventType.PURCHASE, context={"region": "north"})])
+    found = Neighbours(stocked, HalfLives(memory_ms=60 * DAY_MS, trend_ms=DAY_MS), now_ms=lambda: NOW_MS)
+    found.follow()
+    service = serve(neighbours=found)
+    answer = ask(service, user="stranger", context={"region": "north"}, limit=1)
+    assert (names(answer), answer.rung) == (["i5"], Rung.CONTEXT)

@@ -36,3 +36,22 @@ def test_a_million_users_do_not_fill_the_memory():
         remembered.habits(past(*range(number, number + 40)))
         assert 0 < remembered.nbytes <= 20_000
     assert remembered.habits(past(*range(1, 40))) is not kept
+
+
+def test_what_a_model_said_is_not_another_s_and_not_of_fewer_items(load_release):
+    one, other = load_release(1).ranker, load_release(2).ranker
+    remembered, history = Remembered(), np.array([3, 4])
+    said = one.rank(history, k=5)
+    remembered.keep(one, history, said, k=5)
+    assert remembered.ranked(one, np.array([9, 9, 3, 4][-2:]), k=5) is said
+    assert remembered.ranked(one, np.array([4, 3]), k=5) is None
+    assert remembered.ranked(one, history, k=6) is None
+    assert remembered.ranked(other, history, k=5) is None
+
+
+def test_a_shop_may_have_nothing_remembered(load_release):
+    model, remembered = load_release().ranker, Remembered(most_bytes=0)
+    remembered.keep(model, np.array([3]), model.rank(np.array([3]), k=5), k=5)
+    remembered.habits(past(1, 2))
+    assert remembered.nbytes == 0
+    assert remembered.ranked(model, np.array([3]), k=5) is None
