@@ -53,7 +53,7 @@ def federation(tmp_path_factory, data):
     with Federation.fresh(tmp_path_factory.mktemp("walk") / "federation", federation="hanse-walk") as walk:
         walk.found(
             settings={
-                "rounds": {"min_cohort": 3, "deadline_seconds": 120, "gather_seconds": 60},
+                "rounds": {"min_cohort": 3, "deadline_seconds": 120, "gather_seconds": 30},
                 "model": {"min_support": 3, "embedding_size": 32, "history_length": 20, "negatives": 128},
                 "gate": {
                     "min_top10_overlap": 0.8,
