@@ -42,6 +42,7 @@ _LONGEST_FIRST = (
     "tests/journeys/test_first_walk.py",
     "tests/journeys/test_dropouts.py",
     "tests/simulation/test_bench_sync.py",
+    "tests/edge/api/test_schema.py",
     "tests/journeys/test_interruption.py",
     "tests/center/releases/test_releasing.py",
     "tests/edge/test_agent.py",
@@ -54,7 +55,7 @@ _LONGEST_FIRST = (
     "tests/edge/attacks/test_broker.py",
     "tests/edge/releases/test_fetching.py",
 )
-"""Files of half a minute and more: begun last, one of them would keep one core while the others stand idle."""
+"""Files of twenty seconds and more: begun last, one of them would keep one core while the others stand idle."""
 
 
 def pytest_collection_modifyitems(items):

@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import pytest
 
 from center.registry import Registry
@@ -74,3 +77,15 @@ def test_a_damaged_registry_says_so(tmp_path) -> None:
     (tmp_path / "registry.db").write_bytes(b"no database, but quite long enough to look like a file" * 40)
     with pytest.raises(UnavailableError, match=r"registry\.db"):
         Registry(tmp_path / "registry.db")
+
+
+def test_a_command_on_books_that_are_there_loads_no_data_frames(tmp_path) -> None:
+    """It would cost each of them half a second."""
+    path = tmp_path / "registry.db"
+    Registry(path).close()
+    program = (
+        "import sys; from pathlib import Path; from center.registry import Registry; "
+        "Registry(Path(sys.argv[1])).close(); print('pandas' in sys.modules)"
+    )
+    said = subprocess.run([sys.executable, "-c", program, str(path)], capture_output=True, text=True, check=True)
+    assert said.stdout == "False\n"

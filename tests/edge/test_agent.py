@@ -193,7 +193,7 @@ def test_an_edge_that_is_killed_in_a_trial_comes_back_to_it_and_gives_up_after_s
 
 
 def test_a_trial_that_outlives_orderly_restarts_is_committed(make_edge):
-    edge = make_edge(seconds=3)
+    edge = make_edge(seconds=5)
     edge.begin(edge.bundle(2))
     for _ in range(3):
         edge.serve()

@@ -38,7 +38,7 @@ def federation(tmp_path_factory):
     with Swift.fresh(tmp_path_factory.mktemp("dropouts") / "federation", federation="hanse-dropouts") as walk:
         walk.found(
             settings={
-                "rounds": {"min_cohort": 5, "deadline_seconds": 120, "gather_seconds": 10, "step_seconds": 30},
+                "rounds": {"min_cohort": 5, "deadline_seconds": 120, "gather_seconds": 30, "step_seconds": 30},
                 "model": {"min_support": 3, "embedding_size": 32, "history_length": 20, "negatives": 64, "epochs": 6},
             }
         )
