@@ -238,11 +238,19 @@ def test_the_center_hears_what_each_edge_runs(release, federation) -> None:
 
 def test_an_answer_comes_from_the_release_and_changes_after_an_event(release, federation, data) -> None:
     serving.check_event_changes_answer(federation.sites[0], data.sites[0])
+    question = {"user": data.sites[0].test.users[0]}
     with federation.sites[0].client() as client:
-        answer = client.post("/v1/recommendations", json={"user": data.sites[0].test.users[0]}).json()
+
+        def in_time() -> bool:
+            """On a busy machine the model may miss the deadline, and the answer says so; nothing else may be amiss."""
+            said = client.post("/v1/recommendations", json=question).json()
+            assert set(said["reasons"]) <= {"model_slow"}
+            return not said["degraded"]
+
+        wait_until(in_time, what="an answer with the model in it", seconds=60)
+        answer = client.post("/v1/recommendations", json=question).json()
         near = client.post("/v1/similar", json={"item": answer["items"][0]["item"]}).json()
     assert answer["release"] == release["version"]
-    assert answer["degraded"] is False
     assert len(near["items"]) == 10
 
 
