@@ -104,6 +104,7 @@ def _headlines(details: dict[str, dict[str, Any]]) -> dict[str, float]:
 
 def _recommending(shop: Shop, plan: Plan, scratch: Path, advance: Advance) -> dict[str, Any]:
     with recommending.edge(shop, scratch / "logs") as served:
+        recommending.settle(shop)
         return recommending.measure(shop, served, plan.asking, logs=scratch / "logs", advance=advance)
 
 
@@ -115,6 +116,7 @@ def _weighed(shop: Shop, plan: Plan, scratch: Path, advance: Advance) -> dict[st
         recommending.settle(shop)
     with recommending.edge(shop, logs) as served:
         start = served.start_seconds
+        recommending.settle(shop)
         found = recommending.measure(shop, served, plan.asking, logs=logs, advance=advance)
         found |= {"start_seconds": start, "first_start_seconds": first_start, "rss_mb": served.resident_mb()}
         found |= writing.measure(shop, plan.writes, scratch=scratch, advance=advance)
