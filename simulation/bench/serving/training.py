@@ -66,8 +66,8 @@ def measure(shop: Shop, plan: Plan, *, advance: Advance) -> dict[str, Any]:
         _wait_for(ready, learner)
         with server.connected() as line:
             for turn in range(plan.rounds + 1):
-                asked = questions(shop, server, count=plan.questions, seed=turn)
-                once = {"idle": _paused(learner, line, asked), "training": _beside(learner, line, asked)}
+                alone, beside = (questions(shop, server, count=plan.questions, seed=2 * turn + half) for half in (0, 1))
+                once = {"idle": _paused(learner, line, alone), "training": _beside(learner, line, beside)}
                 if turn:
                     advance("answers beside training")
                     for name, seconds in once.items():
