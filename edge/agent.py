@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import structlog
 import uvicorn
@@ -30,7 +30,6 @@ from edge.diary import Diary
 from edge.erasing import Erasing
 from edge.experiments.releases import Releases
 from edge.experiments.running import Experiments
-from edge.line import Line
 from edge.neighbours.neighbours import Neighbours
 from edge.neighbours.sums import HalfLives
 from edge.records import retention
@@ -49,6 +48,9 @@ from edge.tills.rejects import FILE_NAME as REJECTS
 from edge.tills.rejects import Rejects
 from edge.tills.taking import taking
 from protocol.errors import BadInputError, FederationError
+
+if TYPE_CHECKING:
+    from edge.line import Line
 
 _log = structlog.get_logger(__name__)
 _LOOK_SECONDS = 0.5
@@ -161,7 +163,9 @@ class _Agent:
                 return release, tuning.read_weights(self._directory, found)
         return None
 
-    def _connect(self, center: CenterSettings) -> Line:
+    def _connect(self, center: CenterSettings) -> "Line":
+        from edge.line import Line  # noqa: PLC0415 - TUF and MQTT take a fifth of a second, which a shop alone is spared
+
         return Line(
             self._directory,
             self._settings,

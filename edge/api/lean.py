@@ -169,11 +169,6 @@ def json_response(value: Any, *, status: int = 200) -> Response:
     return LeanResponse(orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY), status, b"application/json")
 
 
-def _checking(kind: Any) -> Callable[[bytes], Any]:
-    """Strictly: `true` is no number and `"3"` is none, as the schema says."""
-    return partial(TypeAdapter(kind).validate_json, strict=True)
-
-
 def _is_json(kind: bytes) -> bool:
     essence = kind.split(b";", 1)[0].strip().lower()
     return essence == b"application/json" or (essence.startswith(b"application/") and essence.endswith(b"+json"))

@@ -1,6 +1,6 @@
 """The tables of ``store.db``, step by step: what each version of the schema added.
 
-A table of a part that follows the events (co-visitation, trends, searches, experiments) stands here beside the books,
+A table of a part that follows the events (searches, experiments) stands here beside the books,
 so that a user and all that was derived from them are erased in one transaction.
 """
 
@@ -99,16 +99,11 @@ _VISITORS = (
 
 _DERIVED = (
     "CREATE TABLE followers (name TEXT PRIMARY KEY, event INTEGER NOT NULL) WITHOUT ROWID, STRICT",
-    """CREATE TABLE pairs (item INTEGER NOT NULL, other INTEGER NOT NULL, kind INTEGER NOT NULL, weight REAL NOT NULL,
-        time_ms INTEGER NOT NULL, PRIMARY KEY (item, kind, other)) WITHOUT ROWID, STRICT""",
-    "CREATE TABLE trends (item INTEGER PRIMARY KEY, value REAL NOT NULL, time_ms INTEGER NOT NULL) STRICT",
     """CREATE TABLE searches (query TEXT PRIMARY KEY, count REAL NOT NULL, users INTEGER NOT NULL,
         found INTEGER NOT NULL, time_ms INTEGER NOT NULL) WITHOUT ROWID, STRICT""",
     """CREATE TABLE search_users (query TEXT NOT NULL, user INTEGER NOT NULL, PRIMARY KEY (query, user))
         WITHOUT ROWID, STRICT""",
     "CREATE INDEX search_users_user ON search_users (user)",
-    """CREATE TABLE context_counts (kind TEXT NOT NULL, value TEXT NOT NULL, item INTEGER NOT NULL,
-        count REAL NOT NULL, PRIMARY KEY (kind, value, item)) WITHOUT ROWID, STRICT""",
     # The session is empty where whole users are compared, not visits.
     """CREATE TABLE exposures (experiment TEXT NOT NULL, arm TEXT NOT NULL, user INTEGER NOT NULL,
         session TEXT NOT NULL, first_ms INTEGER NOT NULL, count INTEGER NOT NULL,

@@ -22,7 +22,6 @@ from edge.serving.fitting import LINES
 from edge.serving.fusion import TOP, FusionWeights
 from edge.serving.labels import Labels
 from edge.serving.listening import Listening, Neighbours, readable
-from edge.serving.personal import habits
 from edge.serving.query import Answer, Query, Recommended
 from edge.serving.question import Question, looked_at, places_of, with_items
 from edge.serving.ranker import Ranked, best
@@ -147,7 +146,9 @@ class Recommender:
         ranked = self.listening.state(loaded, past)
         near, weights = self._companions(loaded, past, past, ranked, until=until, silent={})
         market = _market(loaded.shelf, _NOWHERE)
-        slate = lay_out(places[order], habits(past), market, model=loaded.vectors, ranked=ranked, near=near)
+        slate = lay_out(
+            places[order], self._remembered.habits(past), market, model=loaded.vectors, ranked=ranked, near=near
+        )
         scores = np.empty(len(places), np.float32)
         scores[order] = slate.scores(weights)
         return scores

@@ -10,11 +10,8 @@ from edge.records.events import Item
 from edge.records.store import Store
 
 TABLES = {
-    "pairs": "item other kind weight time_ms",
-    "trends": "item value time_ms",
     "searches": "query count users found time_ms",
     "search_users": "query user",
-    "context_counts": "kind value item count",
     "exposures": "experiment arm user session first_ms count",
     "arm_sums": "experiment arm metric units total squares hits",
     "followers": "name event",

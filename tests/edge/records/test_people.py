@@ -176,14 +176,14 @@ def test_what_was_derived_goes_in_the_same_transaction_or_nothing_goes(store):
 
     def fail(db, events):
         assert [one.time_ms for one in events] == [BEGIN, BEGIN + 1, BEGIN + 2]
-        db.execute("INSERT INTO trends VALUES (1, 1, 1)")
+        db.execute("INSERT INTO followers VALUES ('somebody', 1)")
         raise RuntimeError
 
     with pytest.raises(RuntimeError):
         store.erase(user="ada", also=fail)
     assert len(store.history("ada", limit=9)) == 3
     with store.reading() as db:
-        assert db.execute("SELECT count(*) FROM trends").fetchone()[0] == 0
+        assert db.execute("SELECT count(*) FROM followers").fetchone()[0] == 0
     store.add_events([event(9, user="ada", item="i9")])
     assert len(store.history("ada", limit=9)) == 4
 
@@ -283,7 +283,7 @@ from edge.records.store import Store
 
 store = Store.open(Path(sys.argv[1]), durability="normal")
 def also(db, events):
-    db.execute("DELETE FROM trends")
+    db.execute("DELETE FROM searches")
     print("erasing", flush=True)
 for number in range(1, 200):
     erased = store.erase(user=f"u{number}", also=also)
