@@ -75,7 +75,7 @@ def _stand_back(pid: int, niceness: int) -> None:
     half a core from the serving process however nice it is, unless its session is told to be nice, too (sched(7), "The
     autogroup feature"). Where there are no such groups, as under systemd, the policy of idle tasks does the same.
     """
-    _tell_session(pid, niceness)
+    _tell_session(pid, os.nice(0) + niceness)
     if niceness >= _ONLY_WHEN_IDLE and hasattr(os, "SCHED_IDLE"):
         with contextlib.suppress(OSError):  # it has ended already
             os.sched_setscheduler(pid, os.SCHED_IDLE, os.sched_param(0))
@@ -83,7 +83,7 @@ def _stand_back(pid: int, niceness: int) -> None:
 
 def _tell_session(pid: int | str, niceness: int) -> bool:
     try:
-        Path(f"/proc/{pid}/autogroup").write_text(str(niceness), "ascii")
+        Path(f"/proc/{pid}/autogroup").write_text(str(min(niceness, _ONLY_WHEN_IDLE)), "ascii")
     except BlockingIOError:  # only every tenth of a second may an ordinary user say so
         return False
     except OSError:  # there are no such groups here
@@ -95,7 +95,7 @@ def end_with_parent() -> None:
     """Called by a child: end this process at once when the parent is gone."""
 
     def watch() -> None:
-        for _ in range(_ATTEMPTS):
+        for _ in range(_ATTEMPTS if os.getsid(0) == os.getpid() else 0):  # never somebody else's: a shell's, a test's
             if _tell_session("self", os.nice(0)):
                 break
             time.sleep(_ATTEMPT_SECONDS)

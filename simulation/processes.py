@@ -42,7 +42,7 @@ class Child:
                 stderr=output,
                 env={**os.environ, **environment},
                 start_new_session=True,  # Ctrl-C reaches the harness alone, which ends its children in order
-                preexec_fn=_die_with_parent,  # noqa: PLW1509 - one system call, and no thread holds a lock it needs
+                preexec_fn=_dying_with(os.getpid()),  # noqa: PLW1509 - two system calls, no lock of ours is needed
             )
 
     @property
@@ -80,10 +80,17 @@ class Child:
         self._process.wait()
 
 
-def _die_with_parent() -> None:
-    """Linux: get SIGTERM when the harness dies, however it dies."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+def _dying_with(parent: int) -> Callable[[], None]:
+    """What a child does before anything else. Linux: get SIGTERM when the harness dies, however it dies."""
+    libc = ctypes.CDLL(None) if sys.platform == "linux" else None
+
+    def ask_for_it() -> None:
+        if libc is not None:
+            libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+            if os.getppid() != parent:  # it died before we asked
+                os._exit(1)
+
+    return ask_for_it
 
 
 def program(name: str) -> str:
@@ -94,11 +101,19 @@ def program(name: str) -> str:
 def run(command: Sequence[str], *, environment: Mapping[str, str], timeout: float = 600.0) -> str:
     """Run a command to its end and give back what it printed.
 
+    It ends with the harness, too: a site that joins would go on asking a center that is gone.
+
     Raises:
         CommandFailedError: it failed; its last line says why.
     """
     result = subprocess.run(
-        list(command), capture_output=True, text=True, check=False, timeout=timeout, env={**os.environ, **environment}
+        list(command),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=timeout,
+        env={**os.environ, **environment},
+        preexec_fn=_dying_with(os.getpid()),
     )
     if result.returncode != 0:
         lines = (result.stderr.strip() or result.stdout.strip()).splitlines()

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import ConfigDict, Field, StringConstraints, TypeAdapter
 from typing_extensions import TypedDict  # pydantic asks for this one below Python 3.12
 
-from edge.api.event_columns import Columns, plain_json
+from edge.api.event_columns import LARGEST_WHOLE, Columns, plain_json
 from edge.api.lean import Straight
 from edge.records.batch import VISITOR, Batch, context_text
 from edge.records.events import DAY_MS, EARLIEST_MS, LONGEST_NAME, LONGEST_TEXT, check_time, parse_time
@@ -22,10 +22,9 @@ from protocol.errors import BadInputError
 
 MOST_EVENTS: Final = 10_000
 _PRINTED = r"^[^\x00-\x1f\x7f]+$"
-_LARGEST = 1 << 53
 
 _Text = Annotated[str, StringConstraints(min_length=1, max_length=LONGEST_NAME, pattern=_PRINTED)]
-_Whole = Annotated[int, Field(strict=True, ge=-_LARGEST, le=_LARGEST)]
+_Whole = Annotated[int, Field(strict=True, ge=-LARGEST_WHOLE, le=LARGEST_WHOLE)]
 Id = Annotated[_Text | _Whole, Field(union_mode="left_to_right")]
 """A text without control characters; a whole number is as good as one."""
 Query = Annotated[str, StringConstraints(max_length=LONGEST_TEXT, pattern=r"^[^\x00-\x1f\x7f]*$")]

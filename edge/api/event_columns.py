@@ -17,6 +17,8 @@ import orjson
 from edge.records.events import CONTEXT, LONGEST_NAME, LONGEST_TEXT
 from edge.records.schema import CODE
 
+LARGEST_WHOLE = 1 << 53
+"""Above it, whole numbers are no longer exact in the JSON of every language."""
 _LONGEST_TIME = 64
 _PLACES = frozenset(CONTEXT)
 _NUMBERS = {int, float}
@@ -115,7 +117,17 @@ def _quantities(column: list[Any]) -> bool:
 
 def _times(column: list[Any]) -> bool:
     kinds = set(map(type, column))
-    return kinds <= _TIMES and (str not in kinds or all(type(t) is not str or len(t) <= _LONGEST_TIME for t in column))
+    if not kinds <= _TIMES:
+        return False
+    if kinds == {int}:
+        return bool(min(column) >= -LARGEST_WHOLE and max(column) <= LARGEST_WHOLE)
+    return all(map(_time, column))
+
+
+def _time(value: int | str | None) -> bool:
+    if isinstance(value, int):
+        return abs(value) <= LARGEST_WHOLE
+    return value is None or len(value) <= _LONGEST_TIME
 
 
 def _contexts(column: list[Any]) -> bool:

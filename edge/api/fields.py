@@ -7,19 +7,24 @@ from typing import Any, Final
 from edge.records.items import listed
 from edge.records.store import Store
 from edge.serving.facts import BUILT_IN
-from edge.serving.filters import refuse_unknown
+from edge.serving.filters import ANYTHING, Filter, refuse_unknown
+from edge.serving.service import Service
 from edge.serving.shelf import Shelf
 
 _FLOAT_DIGITS: Final = 7  # what a price in 32 bits is exact to
 
 
-def check_fields(fields: Sequence[str], shelf: Shelf) -> None:
-    """Look before anything is asked.
+async def at_hand(
+    service: Service, wanted: Filter = ANYTHING, *, fields: Sequence[str] = (), facets: Sequence[str] = ()
+) -> None:
+    """Before anything is asked: what the question wants to know of the items is there, or read beside the event loop.
 
     Raises:
-        BadInputError: no item has one of them.
+        BadInputError: no item has one of the fields.
     """
-    refuse_unknown(set(fields) - BUILT_IN, shelf)
+    if fields or facets or wanted.attributes or wanted.where is not None:
+        await service.know({*wanted.names(), *facets} - BUILT_IN)
+        refuse_unknown(set(fields) - BUILT_IN, service.loaded.shelf)
 
 
 def told(items: Sequence[str], fields: Sequence[str], shelf: Shelf, store: Store) -> list[dict[str, Any]]:

@@ -6,7 +6,7 @@ from typing import Any, Literal
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, Field, model_validator
 
-from edge.api.fields import check_fields
+from edge.api.fields import at_hand
 from edge.api.lean import Permission, json_response, lean_router, spec
 from edge.api.models import AnsweredOut, Body, Context, ItemOut, Name, RecommendationsOut, Wanted
 from edge.api.recommendations import answered, head_of
@@ -133,8 +133,7 @@ def routes(shop: Shop) -> APIRouter:
     )
     async def ask_related(body: RelatedIn) -> Response:
         """Items that were bought or viewed together with one item, or with several."""
-        if body.fields:
-            check_fields(body.fields, service.loaded.shelf)
+        await at_hand(service, body.filter, fields=body.fields)
         answer = related(
             service,
             shop.neighbours,
@@ -149,7 +148,7 @@ def routes(shop: Shop) -> APIRouter:
     @router.post("/v1/trending", **spec(TrendingOut, permission=Permission.QUERY, example={"limit": 3}))
     async def ask_trending(body: TrendingIn) -> Response:
         """Items that are wanted now more than usual."""
-        return _trending(shop, body)
+        return await _trending(shop, body)
 
     @router.get("/v1/trending", **_with_parameters(spec(TrendingOut, permission=Permission.QUERY)))
     async def get_trending(request: Request) -> Response:
@@ -158,7 +157,7 @@ def routes(shop: Shop) -> APIRouter:
         if "category" in asked:
             asked.pop("category")
             asked["filter"] = {"category": request.query_params.getlist("category")}
-        return _trending(shop, TrendingIn.model_validate(asked))
+        return await _trending(shop, TrendingIn.model_validate(asked))
 
     @router.post(
         "/v1/explanations",
@@ -173,9 +172,8 @@ def routes(shop: Shop) -> APIRouter:
     return router
 
 
-def _trending(shop: Shop, body: TrendingIn) -> Response:
-    if body.fields:
-        check_fields(body.fields, shop.service.loaded.shelf)
+async def _trending(shop: Shop, body: TrendingIn) -> Response:
+    await at_hand(shop.service, body.filter, fields=body.fields)
     found = trending(shop.service, shop.neighbours, limit=body.limit, wanted=body.filter, exclude=body.exclude)
     return answered(found.answer, shop, fields=body.fields, beside=[{"rise": rise} for rise in found.rises])
 

@@ -63,7 +63,9 @@ def routes(shop: Shop) -> APIRouter:
     async def put(body: Promotion) -> Response:
         """Set a campaign by its name; it replaces the one that is there, and what it was shown counts on."""
         await service.change(lambda _: book.put(body.name, body))
-        return json_response({"name": body.name, "unknown": unknown_names(promotion_names(body), service.loaded.shelf)})
+        names = promotion_names(body)
+        await service.know(names.attributes)
+        return json_response({"name": body.name, "unknown": unknown_names(names, service.loaded.shelf)})
 
     @router.post(
         "/v1/promotions/remove",

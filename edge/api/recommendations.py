@@ -7,7 +7,7 @@ from typing import Any
 from fastapi import APIRouter, Response
 from pydantic import BaseModel, Field
 
-from edge.api.fields import check_fields, told
+from edge.api.fields import at_hand, told
 from edge.api.lean import Permission, json_response, lean_router, spec
 from edge.api.models import AnsweredOut, ItemOut, Person, RecommendationsIn, RecommendationsOut, SimilarIn
 from edge.arranging.best_campaigns import best_campaigns
@@ -64,8 +64,7 @@ def routes(shop: Shop) -> APIRouter:
     )
     async def recommend(body: RecommendationsIn) -> Response:
         """Items for a user, a visitor or a history, best first."""
-        if body.fields:
-            check_fields(body.fields, service.loaded.shelf)
+        await at_hand(service, body.filter, fields=body.fields)
         query = body.query()
         choice = None
         if experiments is not None:
@@ -113,8 +112,7 @@ def routes(shop: Shop) -> APIRouter:
     )
     async def similar(body: SimilarIn) -> Response:
         """Items like one item."""
-        if body.fields:
-            check_fields(body.fields, service.loaded.shelf)
+        await at_hand(service, body.filter, fields=body.fields)
         found = service.similar(body.item, limit=body.limit, wanted=body.filter, exclude=body.exclude)
         return answered(found, shop, fields=body.fields)
 

@@ -77,7 +77,9 @@ def routes(shop: Shop) -> APIRouter:
         """Set a scenario by its name; it replaces the one that is there, all of it."""
         _check_voices(body)
         await service.change(lambda _: book.put(body.name, body))
-        return json_response({"name": body.name, "unknown": unknown_names(scenario_names(body), service.loaded.shelf)})
+        names = scenario_names(body)
+        await service.know(names.attributes)
+        return json_response({"name": body.name, "unknown": unknown_names(names, service.loaded.shelf)})
 
     @router.post(
         "/v1/scenarios/remove",

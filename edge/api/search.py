@@ -7,7 +7,7 @@ from typing import Annotated, Any, Final, Literal
 from fastapi import APIRouter, Response
 from pydantic import BaseModel, Field
 
-from edge.api.fields import check_fields, told
+from edge.api.fields import at_hand, told
 from edge.api.lean import Permission, json_response, lean_router, spec
 from edge.api.models import Body, Name
 from edge.api.problems import problem
@@ -205,8 +205,7 @@ def _add_questions(router: APIRouter, shop: Shop, search: Search) -> None:
     @router.post("/v1/search", **spec(SearchOut, permission=Permission.QUERY, example=_EXAMPLE, answer=_ANSWER))
     async def find(body: SearchIn) -> Response:
         """Items for what was typed, best first; without a query, what sells best of what the filter lets through."""
-        if body.fields:
-            check_fields(body.fields, shop.service.loaded.shelf)
+        await at_hand(shop.service, body.filter, fields=body.fields, facets=body.facets)
         ask = Ask(
             text=body.query,
             user=body.user,

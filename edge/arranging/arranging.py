@@ -12,6 +12,7 @@ from edge.arranging.anchors import Anchors, Near, Space
 from edge.arranging.arrange import Arranged, Candidates, Promoted, arrange
 from edge.arranging.book import Book
 from edge.arranging.exploration import Untried
+from edge.arranging.naming import promotion_names, scenario_names
 from edge.arranging.newcomers import Newcomers
 from edge.arranging.openings import Openings
 from edge.arranging.promotion import Visit
@@ -112,6 +113,12 @@ class Arranging:
         if found is None:
             raise BadInputError(f"there is no scenario {name}", advice="GET /v1/scenarios lists them")
         return found
+
+    def attributes(self) -> frozenset[str]:
+        """What scenarios and promotions ask of the items."""
+        named = [scenario_names(each) for each in self.scenarios.known().values()]
+        named += [promotion_names(each) for each in self.promotions.book.known().values()]
+        return frozenset().union(*(names.attributes for names in named))
 
     def prepare(
         self,

@@ -12,9 +12,8 @@ from typing import Final, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from edge import durable
-from protocol import canonical
-from protocol.errors import BadInputError, MalformedMessageError
+from edge.serving import weights_file
+from edge.serving.weights_file import Fitted
 
 VOICES: Final = (
     "words",  # the score of the words, as a share of the best one's
@@ -97,8 +96,9 @@ class SearchWeights:
         return scores
 
     def save(self, path: Path) -> None:
-        figures = {"searches": self.searches, "ndcg_before": self.ndcg_before, "ndcg_after": self.ndcg_after}
-        durable.write(path, canonical.encode({"format": 1, "weights": dict(self.weights), **figures}))
+        """Write them, for `read`."""
+        fitted = Fitted(self.weights, self.searches, self.ndcg_before, self.ndcg_after)
+        weights_file.save(path, fitted, of="searches")
 
     @classmethod
     def read(cls, path: Path) -> Self:
@@ -107,20 +107,13 @@ class SearchWeights:
         Raises:
             BadInputError: there are none, or they cannot be understood.
         """
-        try:
-            match canonical.decode(path.read_bytes()):
-                case {
-                    "format": 1,
-                    "weights": dict(weights),
-                    "searches": int(searches),
-                    "ndcg_before": int() | float() as before,
-                    "ndcg_after": int() | float() as after,
-                } if weights.keys() <= set(VOICES):
-                    numbers = {name: float(value) for name, value in weights.items()}
-                    return cls(weights=numbers, searches=searches, ndcg_before=before, ndcg_after=after)
-        except (OSError, MalformedMessageError, TypeError, ValueError) as error:
-            raise BadInputError(f"{path} holds no search weights: {error}") from error
-        raise BadInputError(f"{path} holds no search weights of format 1")
+        found = weights_file.read(path, of="searches", voices=VOICES)
+        return cls(
+            weights=found.weights,
+            searches=found.examples,
+            ndcg_before=found.ndcg_before,
+            ndcg_after=found.ndcg_after,
+        )
 
 
 def _votes(said: NDArray[np.float32], heard: NDArray[np.bool_] | None) -> NDArray[np.float32]:

@@ -1,13 +1,18 @@
-"""What items say of themselves under names that only their shop knows: one attribute of all items, by place."""
+"""What items say of themselves under names that only their shop knows: one attribute of all items, by place.
+
+Reading one takes as long as a hundred answers, so it is read beside the event loop before a question about it is
+answered (`Reading`); who asks without that waits for it.
+"""
 
 import json
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from edge.breaths import in_breaths
 from edge.records.store import Store
 from edge.texts import Vocabulary
 
@@ -64,6 +69,39 @@ class Column:
             self.codes = np.r_[self.codes, np.zeros(size - len(self.codes), np.int32)]
 
 
+class Reading:
+    """Names and columns that are read beside the event loop, while items may go on changing."""
+
+    def __init__(
+        self,
+        store: Store,
+        wanted: Collection[str],
+        *,
+        place_of_key: NDArray[np.int32],
+        size: int,
+        known: set[str] | None,
+    ) -> None:
+        self._store, self._wanted = store, wanted
+        self._place_of_key, self._size = place_of_key, size
+        self.names = known
+        self.columns: dict[str, Column] = {}
+        self.unused: set[str] = set()
+        self.late: list[tuple[int, Mapping[str, Any]]] = []
+        """What items have come to say meanwhile, by place; to say it twice does no harm."""
+
+    def read(self) -> None:
+        """Read, in any thread."""
+        with self._store.reading() as db:
+            if self.names is None:
+                self.names = _read_names(db)
+            for name in self.names.intersection(self._wanted):
+                column = _read(db, name, place_of_key=self._place_of_key, size=self._size)
+                if column is None:
+                    self.unused.add(name)
+                else:
+                    self.columns[name] = column
+
+
 class Attributes:
     """All attributes of a numbering's items: read from the store when they are asked for, then kept up to date."""
 
@@ -71,13 +109,38 @@ class Attributes:
         self._store = store
         self._names: set[str] | None = None
         self._columns: dict[str, Column] = {}
+        self._readings: list[Reading] = []
 
     def names(self) -> set[str]:
         """The names under which listed items say something; one that is no longer used may be among them."""
         if self._names is None:
             with self._store.reading() as db:
-                self._names = {name for (name,) in db.execute(_NAMES)}
+                self._names = _read_names(db)
         return self._names
+
+    def lacks(self, names: Collection[str]) -> bool:
+        """Whether a question about these would have to wait for the store."""
+        return self._names is None or not self._names.intersection(names) <= self._columns.keys()
+
+    def begin(self, names: Collection[str], *, place_of_key: NDArray[np.int32], size: int) -> Reading:
+        """Begin to read what is not known of these; `finish` it in any case."""
+        wanted = [name for name in names if name not in self._columns]
+        reading = Reading(self._store, wanted, place_of_key=place_of_key, size=size, known=self._names)
+        self._readings.append(reading)
+        return reading
+
+    def finish(self, reading: Reading, *, size: int) -> None:
+        """Take in what was read, and what has changed meanwhile."""
+        self._readings.remove(reading)
+        if self._names is None:
+            self._names = reading.names
+        if self._names is not None:
+            self._names.difference_update(reading.unused)
+            self._names.update(*(attributes for _, attributes in reading.late))
+        for name, column in reading.columns.items():
+            column.lengthen(size)
+            if all(column.put(place, attributes.get(name)) for place, attributes in reading.late):
+                self._columns.setdefault(name, column)
 
     def column(self, name: str, *, place_of_key: NDArray[np.int32], size: int) -> Column | None:
         """One of them; None: no listed item has it."""
@@ -93,6 +156,8 @@ class Attributes:
 
     def put(self, place: int, attributes: Mapping[str, Any]) -> None:
         """Note what an item says now."""
+        for reading in self._readings:
+            reading.late.append((place, attributes))
         if self._names is not None:
             self._names.update(attributes)
         for name, column in list(self._columns.items()):
@@ -113,6 +178,10 @@ class Attributes:
         return sum(column.nbytes for column in self._columns.values())
 
 
+def _read_names(db: sqlite3.Connection) -> set[str]:
+    return {name for (name,) in db.execute(_NAMES)}
+
+
 def _read(db: sqlite3.Connection, name: str, *, place_of_key: NDArray[np.int32], size: int) -> Column | None:
     """The column of this name; None: no listed item has such an attribute."""
     found = [(int(place_of_key[key]), value) for key, value in _values(db, name) if key < len(place_of_key)]
@@ -131,7 +200,7 @@ def as_text(value: Any) -> str:
 
 
 def _values(db: sqlite3.Connection, name: str) -> Iterator[tuple[int, Any]]:
-    for key, kind, value in db.execute(_VALUES, (name,)):
+    for key, kind, value in in_breaths(db.execute(_VALUES, (name,))):
         if kind in {"true", "false"}:
             yield key, kind == "true"
         elif kind in {"array", "object"}:

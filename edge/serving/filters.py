@@ -83,6 +83,11 @@ class Filter:
         Field(max_length=MOST_NAMES, description="One of these items: ranks a list of your own."),
     ] = None
 
+    def names(self) -> set[str]:
+        """Attributes that it asks for, beside what every shop has."""
+        asked = parse(self.where).names if self.where is not None else ()
+        return {*self.attributes, *asked} - BUILT_IN
+
 
 ANYTHING: Final = Filter()
 
@@ -159,8 +164,7 @@ def _mask(shelf: Shelf, wanted: Filter, *, strictly: bool) -> NDArray[np.bool_]:
     facts = ShelfFacts(shelf)
     condition = parse(wanted.where) if wanted.where is not None else None
     if strictly:
-        asked = {*wanted.attributes, *(condition.names if condition else ())}
-        refuse_unknown(asked - BUILT_IN, shelf)
+        refuse_unknown(wanted.names(), shelf)
     mask = np.ones(shelf.size, np.bool_)
     if wanted.category is not None:
         mask &= _among(shelf.category, shelf.category_codes(wanted.category), len(shelf.categories))

@@ -14,10 +14,9 @@ from typing import Final, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from edge import durable
+from edge.serving import weights_file
 from edge.serving.personal import HABITS
-from protocol import canonical
-from protocol.errors import BadInputError, MalformedMessageError
+from edge.serving.weights_file import Fitted
 
 TOP: Final = 100
 """Candidates taken from the model."""
@@ -99,8 +98,9 @@ class FusionWeights:
         return replace(self, weights={**self.weights, "companion": max(least, self.weights.get("companion", 0.0))})
 
     def save(self, path: Path) -> None:
-        figures = {"users": self.users, "ndcg_before": self.ndcg_before, "ndcg_after": self.ndcg_after}
-        durable.write(path, canonical.encode({"format": 1, "weights": dict(self.weights), **figures}))
+        """Write them, for `read`."""
+        fitted = Fitted(self.weights, self.users, self.ndcg_before, self.ndcg_after)
+        weights_file.save(path, fitted, of="users")
 
     @classmethod
     def read(cls, path: Path) -> Self:
@@ -109,17 +109,10 @@ class FusionWeights:
         Raises:
             BadInputError: there are none, or they cannot be understood.
         """
-        try:
-            match canonical.decode(path.read_bytes()):
-                case {
-                    "format": 1,
-                    "weights": dict(weights),
-                    "users": int(users),
-                    "ndcg_before": int() | float() as before,
-                    "ndcg_after": int() | float() as after,
-                } if weights.keys() <= set(VOICES):
-                    numbers = {name: float(value) for name, value in weights.items()}
-                    return cls(weights=numbers, users=users, ndcg_before=before, ndcg_after=after)
-        except (OSError, MalformedMessageError, TypeError, ValueError) as error:
-            raise BadInputError(f"{path} holds no fusion weights: {error}") from error
-        raise BadInputError(f"{path} holds no fusion weights of format 1")
+        found = weights_file.read(path, of="users", voices=VOICES)
+        return cls(
+            weights=found.weights,
+            users=found.examples,
+            ndcg_before=found.ndcg_before,
+            ndcg_after=found.ndcg_after,
+        )

@@ -1,6 +1,6 @@
 """The numbering of a site's items, and what is known of them by it; shared by all releases of one catalogue."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
@@ -12,7 +12,7 @@ from edge.records.changes import ITEM_COLUMNS, item_of
 from edge.records.events import Item
 from edge.records.store import Store
 from edge.releases.catalogue import Catalogue
-from edge.serving.attributes import Attributes, Column
+from edge.serving.attributes import Attributes, Column, Reading
 from edge.serving.places import Places
 from edge.serving.shared import Shared
 from edge.texts import Texts, Vocabulary, longer
@@ -118,6 +118,18 @@ class Numbering:
     def column(self, name: str) -> Column | None:
         """An attribute of all items; read once, then kept up to date."""
         return self._attributes.column(name, place_of_key=self._places.of_key, size=self.size)
+
+    def lacks(self, names: Collection[str]) -> bool:
+        """Whether a question about these attributes would have to wait for the store."""
+        return self._attributes.lacks(names)
+
+    def begin_reading(self, names: Collection[str]) -> Reading:
+        """What is not known of these attributes, to be read in any thread; `finish_reading` in any case."""
+        return self._attributes.begin(names, place_of_key=self._places.of_key, size=self.size)
+
+    def finish_reading(self, reading: Reading) -> None:
+        """Take in what was read."""
+        self._attributes.finish(reading, size=self.size)
 
     def drop_caches(self) -> None:
         """Let go of what can be had again."""

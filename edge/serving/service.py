@@ -96,6 +96,7 @@ class Service:
         self._foreign = store.foreign_commits()
         self._recount = False
         self._following = False
+        self._reading = asyncio.Lock()
         self._standby: tuple[Loaded, Tally] | None = None
         self._loaded = loaded
         self.swap(loaded)
@@ -220,6 +221,7 @@ class Service:
     async def watch(self) -> None:
         """Follow the items, and look again every now and then, until cancelled."""
         while True:
+            await self.know(self.arranging.attributes())
             for _ in range(round(LOOK_AGAIN_SECONDS / FOLLOW_SECONDS)):
                 await asyncio.sleep(FOLLOW_SECONDS)
                 await self.follow()
@@ -249,6 +251,20 @@ class Service:
         for loaded in (self._loaded, self.standby):
             if loaded is not None:
                 loaded.embed()
+
+    async def know(self, names: Collection[str]) -> None:
+        """Read beside the loop what these attributes say of the items: a question about them then holds up nobody."""
+        if not any(shelf.numbering.lacks(names) for shelf in self._shelves()):
+            return
+        async with self._reading:
+            for shelf in self._shelves():
+                numbering = shelf.numbering
+                if numbering.lacks(names):
+                    reading = numbering.begin_reading(names)
+                    try:
+                        await asyncio.to_thread(reading.read)
+                    finally:
+                        numbering.finish_reading(reading)
 
     async def look_again(self) -> None:
         """Take in what another process has imported meanwhile. The reading is done in a thread of its own."""

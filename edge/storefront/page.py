@@ -7,7 +7,8 @@ from typing import Any
 
 from nicegui import ui
 
-from edge.storefront.window import STRANGER, Counter, RefusedError, Window, gather, names
+from edge.client import Edge, EdgeError
+from edge.storefront.window import STRANGER, Window, gather, names
 from protocol.errors import FederationError
 
 Items = Sequence[Mapping[str, Any]]
@@ -28,12 +29,12 @@ _SORTS = {"relevance": "Best match", "price_asc": "Price, low first", "price_des
 _SORTS["popularity"] = "Popular"
 
 
-def build(site: str, counter: Counter, users: Callable[[], list[str]]) -> None:
+def build(site: str, edge: Edge, users: Callable[[], list[str]]) -> None:
     """Register the page; each visitor gets a window of their own."""
 
     @ui.page("/", title=f"{site}: what the edge answers")
     async def shop() -> None:
-        window = Window(counter=counter, session=f"storefront-{secrets.token_hex(8)}")
+        window = Window(edge=edge, session=f"storefront-{secrets.token_hex(8)}")
         await Page(site, window, users()).show()
 
 
@@ -198,7 +199,7 @@ class Page:
         if text:
             try:
                 self._box.set_autocomplete(await self._window.suggestions(text))
-            except RefusedError:
+            except EdgeError:
                 self._box.set_autocomplete([])
 
     async def _become(self, change: Any) -> None:

@@ -4,8 +4,9 @@ from pathlib import Path
 
 from edge import asking
 from edge.children import end_with_parent
+from edge.client import Edge
 from edge.settings import EdgeSettings
-from edge.storefront.window import Counter, users_of
+from edge.storefront.window import users_of
 from protocol.errors import BadInputError
 
 
@@ -27,10 +28,10 @@ def serve(directory: Path, settings: EdgeSettings, *, port: int, child: bool = F
     if child:
         end_with_parent()
     url = f"http://{settings.serving.host}:{settings.serving.port}"
-    counter = Counter(url, asking.read_key(directory))
+    edge = Edge(url, asking.read_key(directory))
     store = directory / "store.db"
-    build(settings.site.name, counter, lambda: users_of(store))
-    app.on_shutdown(counter.leave)
+    build(settings.site.name, edge, lambda: users_of(store))
+    app.on_shutdown(edge.close)
     ui.run(
         host="127.0.0.1",
         port=port,

@@ -85,13 +85,30 @@ def test_a_child_s_whole_session_stands_back(tmp_path, eventually, stubborn) -> 
     group = Path("/proc/self/autogroup")
     if not group.exists():  # such a kernel knows niceness only, which the test before this one sees to
         return
+    ours = group.read_text()
     note = tmp_path / "pid"
     child = Puppet(TRUE_CHILD, str(note))
     stubborn.append(child)
     child.start()
     pid = _pid(note, eventually)
-    eventually(lambda: Path(f"/proc/{pid}/autogroup").read_text().split()[-2:] == ["nice", "5"])
-    assert group.read_text().split()[-1] != "5"
+    asked = ["nice", str(os.nice(0) + 5)]
+    eventually(lambda: Path(f"/proc/{pid}/autogroup").read_text().split()[-2:] == asked)
+    assert group.read_text() == ours
+
+
+def test_a_child_in_somebody_else_s_session_lets_that_session_be(tmp_path, eventually) -> None:
+    """`hanse-edge learn` typed with nice in a shell: the shell keeps its share."""
+    group = Path("/proc/self/autogroup")
+    if not group.exists():
+        return
+    ours = group.read_text()
+    note = tmp_path / "pid"
+    words = ["nice", "-n", "7", sys.executable, "-c", textwrap.dedent(TRUE_CHILD), str(note)]
+    with subprocess.Popen(words, stdin=subprocess.PIPE) as child:
+        _pid(note, eventually)
+        time.sleep(0.3)  # long enough for what must not happen
+        child.stdin.close()
+    assert group.read_text() == ours
 
 
 def test_a_child_of_the_lowest_priority_runs_only_when_nothing_else_wants_to(tmp_path, eventually, stubborn) -> None:

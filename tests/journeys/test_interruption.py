@@ -61,4 +61,4 @@ def test_ctrl_c_and_kill_9_end_every_child_and_the_next_run_starts_clean(tmp_pat
     with running_demo(directory) as demo:  # in the folder that the first one left
         demo.kill()
         demo.communicate(timeout=10)
-    wait_until(lambda: not processes_of(directory), what="the end of the children", seconds=30)
+    wait_until(lambda: not processes_of(directory), what="the end of the children, killed", seconds=60)

@@ -64,6 +64,8 @@ def batch_of(columns):
 @example([{**PLAIN, "user": None, "session": ""}])
 @example([{**PLAIN, "query": "x" * 1001}])
 @example([{**PLAIN, "time": "2026-01-01" + " " * 60}])
+@example([{**PLAIN, "time": 2**63}])
+@example([{**PLAIN, "time": -(2**53) - 1}, {**PLAIN, "time": None}])
 @example([{**PLAIN, "context": {"page": "x" * 257}}])
 @example([{**PLAIN, "context": {"mood": "good"}}])
 @example([{**PLAIN, "query": None}, {**PLAIN, "query": ""}])

@@ -72,7 +72,7 @@ def test_weights_are_fitted_beside_the_process_that_serves(crowd, tmp_path, rng)
 @pytest.mark.parametrize("data", [b"", b"{}", b'{"format":2}', b'{"format":1,"weights":{"colour":1}}'])
 def test_a_file_that_holds_no_weights_is_refused(tmp_path, data):
     (tmp_path / "w.json").write_bytes(data)
-    with pytest.raises(BadInputError, match="no search weights"):
+    with pytest.raises(BadInputError, match="no weights"):
         SearchWeights.read(tmp_path / "w.json")
 
 
