@@ -8,6 +8,7 @@ candidates on average, so that the effects of all voices add up to how far the i
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +28,7 @@ from edge.serving.shelf import Shelf
 from edge.serving.slate import NOTHING_NEAR, Market, Near, candidates
 
 _NEAR = 50  # as in an answer
+_ANSWERS = 20  # as long as so many answers may take the model is asked; then the other voices explain alone
 _BREATH = 8  # histories between two looks at what else there is to do
 
 
@@ -63,7 +65,8 @@ class Explaining:
     def __init__(self, service: Service, neighbours: Neighbours | None) -> None:
         self._service = service
         self._neighbours = neighbours
-        self._turn = asyncio.Lock()  # one at a time: each is as much work as some twenty answers
+        self._listening = service.recommender.listening
+        self._turn = asyncio.Lock()  # one at a time: each is as much work as many answers
 
     async def explain(self, query: Query, items: Sequence[str], *, limit: int) -> Explanation:
         """Why these items.
@@ -77,17 +80,20 @@ class Explaining:
         async with self._turn:
             loaded, past = self._service.loaded, self._service.past(self._service.loaded, query)
             places = [_place(loaded.shelf, item) for item in items]
+            until = self._listening.clock() + _ANSWERS * self._listening.deadline_seconds
             try:
-                return await self._explain(loaded, query, past, places, limit=limit, silent=False)
+                return await self._explain(loaded, query, past, places, limit=limit, until=until)
             except ModelFailedError:
-                found = await self._explain(loaded, query, past, places, limit=limit, silent=True)
-                return replace(found, reasons=(Reason.MODEL_ERROR,))
+                late = self._listening.clock() >= until
+                found = await self._explain(loaded, query, past, places, limit=limit, until=None)
+                return replace(found, reasons=(Reason.MODEL_SLOW if late else Reason.MODEL_ERROR,))
 
     async def _explain(
-        self, loaded: Loaded, query: Query, past: Past, places: Sequence[int], *, limit: int, silent: bool
+        self, loaded: Loaded, query: Query, past: Past, places: Sequence[int], *, limit: int, until: float | None
     ) -> Explanation:
-        ranked = await self._best(loaded, past, silent=silent)
-        panel = self._panel(loaded, past, places, ranked, silent=silent)
+        """The answer; until None: without the model."""
+        ranked = await self._best(loaded, past, until=until)
+        panel = self._panel(loaded, past, places, ranked, until=until)
         parts = parts_of(past, places, loaded.shelf)
         pasts = [past, *(without(past, part.gone) for part in parts)]
         heard = await panel.hear(pasts)
@@ -117,13 +123,13 @@ class Explaining:
             ],
         )
 
-    async def _best(self, loaded: Loaded, past: Past, *, silent: bool) -> Ranked | None:
+    async def _best(self, loaded: Loaded, past: Past, *, until: float | None) -> Ranked | None:
         """What the model would recommend; None: it is silent."""
-        alone = self._panel(loaded, past, (), None, silent=silent)
+        alone = self._panel(loaded, past, (), None, until=until)
         return (await alone.hear([past], k=TOP))[0]
 
     def _panel(
-        self, loaded: Loaded, past: Past, places: Sequence[int], ranked: Ranked | None, *, silent: bool
+        self, loaded: Loaded, past: Past, places: Sequence[int], ranked: Ranked | None, *, until: float | None
     ) -> Panel:
         """The voices of an answer, and its candidates: the model's best, the own ones, what sells, what goes along."""
         shelf, popular = loaded.shelf, loaded.shelf.popular()
@@ -136,7 +142,7 @@ class Explaining:
             places=candidates(sources, allowed=np.ones(shelf.size, np.bool_)),
             market=market,
             near=lambda heard: self._near(shelf, heard),
-            silent=silent,
+            stopping=None if until is None else partial(self._listening.stopped_at, until),
         )
 
     def _near(self, shelf: Shelf, places: NDArray[np.int64]) -> Near:

@@ -8,10 +8,12 @@ Source: Covert, Lundberg and Lee, Explaining by removing, JMLR 2021 (leave-one-o
 
 import asyncio
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
+import onnxruntime as ort
 from numpy.typing import NDArray
 
 from edge.records.store import Past
@@ -35,24 +37,24 @@ class Panel:
         places: int64[n], sorted, each once.
         market: what sells.
         near: what goes with the newest of some places.
-        silent: the model is not asked.
+        stopping: around each run of the model; None: the model is not asked.
     """
 
     loaded: Loaded
     places: NDArray[np.int64]
     market: Market
     near: Callable[[NDArray[np.int64]], Near]
-    silent: bool = False
+    stopping: Callable[[], AbstractContextManager[ort.RunOptions]] | None
 
     async def hear(self, pasts: Sequence[Past], *, k: int = 1) -> list[Ranked | None]:
         """What the model makes of each past; None: nothing. Others are let in between two runs.
 
         Raises:
-            ModelFailedError: the model failed.
+            ModelFailedError: the model failed, or was stopped.
         """
         heard: list[Ranked | None] = [None] * len(pasts)
         release, vectors = self.loaded.release, self.loaded.vectors
-        if release is None or vectors is None or self.silent:
+        if release is None or vectors is None or self.stopping is None:
             return heard
         readable = [vectors.readable(past.item) for past in pasts]
         order = sorted((at for at, read in enumerate(readable) if read.size), key=lambda at: -len(readable[at]))
@@ -60,7 +62,8 @@ class Panel:
             longest = min(len(readable[order[0]]), release.ranker.history_length)
             most = max(MOST_POSITIONS // (longest + _BESIDE), 1)
             some, order = order[:most], order[most:]
-            said = release.ranker.rank_many([readable[at] for at in some], k=k, vectors=vectors)
+            with self.stopping() as options:
+                said = release.ranker.rank_many([readable[at] for at in some], k=k, vectors=vectors, options=options)
             for at, ranked in zip(some, said, strict=True):
                 heard[at] = ranked
             await asyncio.sleep(0)

@@ -1,10 +1,12 @@
 """Asks the submodels: each only while it is well and there is time for it, and the model for many histories at once."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from typing import Final, Protocol, TypeVar
 
 import numpy as np
+import onnxruntime as ort
 import structlog
 from numpy.typing import NDArray
 
@@ -13,7 +15,7 @@ from edge.serving.batching import Batching, Heard, Reading
 from edge.serving.breaker import State
 from edge.serving.deadline import Watchdog
 from edge.serving.question import Question
-from edge.serving.ranker import Ranked
+from edge.serving.ranker import ModelFailedError, Ranked
 from edge.serving.release import Loaded
 from edge.serving.remembered import Remembered
 from edge.serving.shelf import Shelf
@@ -57,7 +59,7 @@ class Listening:
         self.deadline_seconds = deadline_seconds
         self.asks_anew = False
         """Whether the model is asked for every answer: a release on trial is judged by how it does, not by memory."""
-        self._clock = clock
+        self.clock = clock
         self._now_ms = now_ms
         self._remembered = remembered
         self._note_state = note_state
@@ -77,7 +79,7 @@ class Listening:
         """By the clock, when an answer asked for now is of no use any more; and whether that is sooner than usual."""
         hurried = within_ms is not None and within_ms < 1_000 * self.deadline_seconds
         seconds = within_ms / 1_000 if within_ms is not None and hurried else self.deadline_seconds
-        return self._clock() + seconds, hurried
+        return self.clock() + seconds, hurried
 
     async def model(self, loaded: Loaded, question: Question, *, k: int) -> Ranked | None:
         """What the model says of a past, with all others that wait; None: it is silent, the question knows why."""
@@ -103,14 +105,25 @@ class Listening:
         model, shared = loaded.release.ranker, _is_shared(loaded, history)
         if shared and (known := self._remembered.ranked(model, history, k=1)):
             return known
-        options = self._watchdog.watch(self._clock() + self.deadline_seconds)
-        try:
+        with self.stopped_at(self.until()[0]) as options:
             ranked = model.rank_many([history], k=1, vectors=loaded.vectors, options=options)[0]
-        finally:
-            self._watchdog.rest()
         if shared:
             self._remembered.keep(model, history, ranked, k=1)
         return ranked
+
+    @contextmanager
+    def stopped_at(self, until: float) -> Iterator[ort.RunOptions]:
+        """For one run of a model, which is stopped at this time of the clock.
+
+        Raises:
+            ModelFailedError: that has passed.
+        """
+        if self.clock() >= until:
+            raise ModelFailedError("there is no time left for the model")
+        try:
+            yield self._watchdog.watch(until)
+        finally:
+            self._watchdog.rest()
 
     def near(self, shelf: Shelf, past: Past, *, until: float, silent: dict[str, Trouble]) -> Near:
         """What goes with somebody's newest items; nothing, if that cannot be told."""
@@ -171,7 +184,7 @@ class Listening:
         self, name: str, ask: Callable[[], _Said | None], *, until: float, silent: dict[str, Trouble]
     ) -> _Said | None:
         """What a submodel says; None, and a note why, where it does not."""
-        submodel, began = self._submodels[name], self._clock()
+        submodel, began = self._submodels[name], self.clock()
         trouble = submodel.trouble(left=until - began)
         said = None
         if trouble is None:
@@ -180,14 +193,14 @@ class Listening:
             except Exception as error:  # noqa: BLE001 - whatever it is, the answer goes on without it, and says so
                 trouble = Trouble.FAILED
                 _log.warning("a submodel failed", submodel=name, why=type(error).__name__)
-            submodel.note(self._clock() - began, failed=trouble is not None)
+            submodel.note(self.clock() - began, failed=trouble is not None)
         if trouble is not None:
             silent[name] = trouble
         return said
 
     def _submodel(self, name: str) -> Submodel:
         self._note_state(name, State.CLOSED)
-        return Submodel(clock=self._clock, changed=partial(self._note_state, name))
+        return Submodel(clock=self.clock, changed=partial(self._note_state, name))
 
 
 def readable(loaded: Loaded, past: Past) -> NDArray[np.int64]:

@@ -3,6 +3,7 @@
 import asyncio
 import gzip
 import itertools
+import time
 from hashlib import sha256
 
 import numpy as np
@@ -29,6 +30,7 @@ from protocol.models import weights as model_weights
 from protocol.models.weights import SequenceConfig
 
 NOW_MS = 1_795_000_000_000
+FOREVER = float("inf")
 ITEMS, SIZE, LENGTH = 60, 16, 12
 NAMES = [f"i{row}" for row in range(1, ITEMS + 1)]
 CATEGORIES = ["tea", "fish", "bread", "soap"]
@@ -82,6 +84,7 @@ class Counter:
     def __init__(self, store, half_lives, release):
         self.neighbours = Neighbours(store, half_lives, now_ms=lambda: NOW_MS)
         self.neighbours.follow()
+        self.clock = time.monotonic
         numbers = itertools.count(1)
         self.service = Service(
             store,
@@ -89,6 +92,7 @@ class Counter:
             draw=lambda count: next(numbers).to_bytes(count, "big"),
             now_ms=lambda: NOW_MS,
             neighbours=self.neighbours,
+            clock=lambda: self.clock(),  # noqa: PLW0108 - tests put another in its place
         )
         self.explaining = Explaining(self.service, self.neighbours)
 
@@ -99,8 +103,8 @@ class Counter:
         return self.service.past(self.service.loaded, Query(**who))
 
     def panel(self, past, places):
-        ranked = asyncio.run(self.explaining._best(self.service.loaded, past, silent=False))
-        return self.explaining._panel(self.service.loaded, past, places, ranked, silent=False)
+        ranked = asyncio.run(self.explaining._best(self.service.loaded, past, until=FOREVER))
+        return self.explaining._panel(self.service.loaded, past, places, ranked, until=FOREVER)
 
     def score(self, panel, past, place):
         """What the service says, were these the candidates."""
@@ -287,6 +291,27 @@ def test_when_the_model_breaks_the_other_voices_explain(counter, monkeypatch):
     assert told.reasons == (Reason.MODEL_ERROR,)
     assert told.rung is Rung.HABITS
     assert told.items[0].voices
+
+
+def test_when_the_model_takes_too_long_the_other_voices_explain(counter, monkeypatch):
+    """Twenty times as long as an answer may take; here every run takes half a second of the clock."""
+    runs, rank_many = itertools.count(), counter.service.loaded.release.ranker.rank_many
+    begun = time.monotonic()
+    passed = [begun]
+
+    def slow(*args, **how):
+        next(runs)
+        passed[0] += 0.5
+        return rank_many(*args, **how)
+
+    monkeypatch.setattr("edge.neighbours.occlusion.MOST_POSITIONS", 1)
+    monkeypatch.setattr(counter.service.loaded.release.ranker, "rank_many", slow)
+    counter.clock = lambda: passed[0]
+    told = counter.explain("i1", user="u1")
+    assert told.reasons == (Reason.MODEL_SLOW,)
+    assert told.rung is Rung.HABITS
+    assert told.items[0].voices
+    assert next(runs) == 4  # two seconds
 
 
 def test_nobody_can_explain_an_item_that_nobody_knows(counter):

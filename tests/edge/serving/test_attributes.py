@@ -1,4 +1,4 @@
-"""What a question wants to know of all items is read beside the event loop, and nothing that changes meanwhile is lost."""
+"""What a question asks of all items is read beside the event loop, and nothing that changes meanwhile is lost."""
 
 import asyncio
 
@@ -87,14 +87,16 @@ def test_reading_that_fails_is_over_and_the_next_one_tries_again(service, stocke
     assert [item.item for item in answer.items] == ["i1"]
 
 
-def test_what_scenarios_ask_for_is_read_before_anybody_asks(service, stocked):
+def test_what_scenarios_ask_for_is_read_before_anybody_asks(service, stocked, monkeypatch):
     stocked.put_document("scenario", "light", {"name": "light", "filter": {"where": "grams < 100"}})
 
     async def look():
+        finished, numbering = asyncio.Event(), service.loaded.shelf.numbering
+        finish = numbering.finish_reading
+        monkeypatch.setattr(numbering, "finish_reading", lambda reading: finish(reading) or finished.set())
         watching = asyncio.create_task(service.watch())
-        async with asyncio.timeout(10):
-            while service.loaded.shelf.numbering.lacks({"grams"}):
-                await asyncio.sleep(0.01)
+        await asyncio.wait_for(finished.wait(), 10)
+        assert not numbering.lacks({"grams"})
         watching.cancel()
 
     asyncio.run(look())
