@@ -10,7 +10,7 @@ export FLWR_DISABLE_UPDATE_CHECK := 1
 
 $(VENV)/installed-%: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --editable ".[$*]"
+	$(BIN)/pip install --quiet --no-compile --editable ".[$*]"
 	touch $@
 
 demo: $(VENV)/installed-sim  ## bring up a federation, train, release, serve, report
@@ -25,7 +25,7 @@ check: $(VENV)/installed-test
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 format: $(VENV)/installed-test
 	$(BIN)/ruff format .

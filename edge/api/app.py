@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
 from fastapi import FastAPI
+from starlette.types import Receive, Scope, Send
 
 from edge.api import (
     events,
@@ -35,6 +36,18 @@ from edge.settings import ServingSettings
 from edge.shop import Shop
 
 _LOOK_SECONDS = 0.5
+
+
+class App(FastAPI):
+    """Requests go to the door, and only what the door knows no route for goes on to FastAPI."""
+
+    door: Door
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            await self.door(scope, receive, send)
+        else:
+            await super().__call__(scope, receive, send)
 
 
 def build_app(shop: Shop, *, api_keys: ApiKeys | None, settings: ServingSettings | None = None) -> FastAPI:
@@ -64,7 +77,7 @@ def build_app(shop: Shop, *, api_keys: ApiKeys | None, settings: ServingSettings
                     await watch
             log.write()
 
-    app = FastAPI(
+    app = App(
         title=TITLE,
         version=VERSION,
         description=DESCRIPTION,
@@ -84,8 +97,13 @@ def build_app(shop: Shop, *, api_keys: ApiKeys | None, settings: ServingSettings
     for subject, router in routers.items():
         app.include_router(router, tags=[subject])
     lean += [route for router in routers.values() for route in router.routes if isinstance(route, LeanRoute)]
-    app.add_middleware(
-        Door, keys=api_keys, metrics=shop.service.metrics, routes=lean, budgets=_budgets(settings), log=log
+    app.door = Door(
+        super(App, app).__call__,
+        keys=api_keys,
+        metrics=shop.service.metrics,
+        routes=lean,
+        budgets=_budgets(settings),
+        log=log,
     )
     add_problems(app)
     return app

@@ -62,11 +62,14 @@ class Wanted(Body):
         fields: what is told of each item beside its title.
     """
 
+    # Defaults are made by factories: pydantic would copy a default, whatever it holds, at every request.
     limit: int = Field(default=10, ge=1, le=LONGEST_ANSWER)
-    filter: Filter = ANYTHING
-    exclude: list[Name] = Field(default=[], max_length=MOST_NAMES, description="Items that must not be in the answer.")
+    filter: Filter = Field(default_factory=lambda: ANYTHING)
+    exclude: list[Name] = Field(
+        default_factory=list, max_length=MOST_NAMES, description="Items that must not be in the answer."
+    )
     fields: list[Name] = Field(
-        default=[],
+        default_factory=list,
         max_length=20,
         description="Told of each item: category, brand, price, stock, or any of its attributes, such as an image.",
     )
@@ -82,7 +85,9 @@ class Person(Body):
     )
     scenario: Name = Field(default="home", description="Where the answer will stand; GET /v1/scenarios lists them.")
     items: list[Name] = Field(
-        default=[], max_length=100, description="What stands there already: the item in view, or what the basket holds."
+        default_factory=list,
+        max_length=100,
+        description="What stands there already: the item in view, or what the basket holds.",
     )
     context: Context | None = None
     timeout_ms: float | None = Field(

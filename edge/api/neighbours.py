@@ -26,7 +26,7 @@ class _OneOrMore(Body):
     """Exactly one of `item` and `items`."""
 
     item: Name | None = None
-    items: list[Name] = Field(default=[], max_length=_MOST_SEEDS)
+    items: list[Name] = Field(default_factory=list, max_length=_MOST_SEEDS)
 
     @model_validator(mode="after")
     def _one_of_them(self) -> "_OneOrMore":
@@ -65,11 +65,11 @@ class TrendingOut(AnsweredOut):
 class ExplanationsIn(_OneOrMore):
     """Why these items, for a user, a session or a history; exactly one of those."""
 
-    items: list[Name] = Field(default=[], max_length=_MOST_EXPLAINED)
+    items: list[Name] = Field(default_factory=list, max_length=_MOST_EXPLAINED)
     user: Name | None = None
     session: Name | None = None
     history: list[Name] | None = Field(default=None, max_length=1_000, description="Items, oldest first.")
-    context: Context = Context()
+    context: Context = Field(default_factory=Context)
     limit: int = Field(default=5, ge=1, le=20, description="Reasons of an item at most.")
 
     @model_validator(mode="after")

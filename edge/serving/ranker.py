@@ -139,7 +139,11 @@ class Ranker:
         # As unsigned numbers those below 0 are the largest; what is not finite survives a sum.
         if found.size and (found.view(np.uint64).max() > self.items or not isfinite(states.sum())):
             raise ModelFailedError("the model's answer is no ranking")
-        return [Ranked(state=state, rows=rows[rows > 0]) for state, rows in zip(states, found, strict=True)]
+        full = found.all()  # so a history has as many as were asked for, as nearly always
+        return [
+            Ranked(state=state, rows=rows if full else rows[rows > 0])
+            for state, rows in zip(states, found, strict=True)
+        ]
 
     def feeds(
         self, histories: Sequence[NDArray[np.int64]], *, k: int, vectors: Strangers | None = None

@@ -190,11 +190,10 @@ def test_a_crowd_is_thinned_out_at_once_and_health_is_told_all_the_while(start):
         answers = [line.answer() for line in lines]
         refused = [headers for status, headers, _ in answers if status == 429]
         assert {status for status, _, _ in answers} == {200, 429}
-        assert {headers["retry-after"] for headers in refused} == {"1"}
-        lines[0].ask("POST /v1/recommendations HTTP/1.1", body, key(edge), JSON)
-        assert lines[0].answer()[0] == 200
+        assert all(int(headers["retry-after"]) >= 1 for headers in refused)
     with edge.client() as client:
         assert f'hanse_edge_requests_shed_total{{lane="query"}} {len(refused)}.0' in client.get("/metrics").text
+        wait_until(lambda: client.post("/v1/recommendations", json={"user": "ada"}).status_code == 200)
 
 
 def test_the_access_log_of_a_running_edge_names_nobody(start):

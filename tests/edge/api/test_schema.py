@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).parent
-SECONDS = 60
+SECONDS = 30
 
 
 TOLD = f"""
