@@ -217,6 +217,7 @@ class _Agent:
             now_ms=now_ms,
             deleted=lambda _count: self._service.recount(),
         )
+        machine.set_aside()
         watching = (self._trying.watch(), self._memory.watch(), keeping)
         minding = asyncio.gather(self._mind_children(), self._mind_storefront(), *watching)
         _log.info("edge serves", site=self._settings.site.name, port=listener.getsockname()[1])
