@@ -6,7 +6,7 @@ position, only if position and events are still those it was worked out from.
 """
 
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Final
 
@@ -18,21 +18,25 @@ from edge.neighbours.entries import Worth
 from edge.neighbours.sums import BASKETS, HalfLives, Interest
 from edge.neighbours.visits import KINDS, LONGEST_MS, Lines, count
 from edge.records import changes
-from edge.records.changes import RECORDED_COLUMNS, Recorded, recorded
+from edge.records.changes import Recorded
 from edge.records.store import Store
 from protocol.errors import UnavailableError
 
 AT_A_TIME: Final = 2_000
 """Events of one transaction."""
-_BEFORE = 256  # events of one user before the new ones that are looked at
+_BEFORE = 256  # events of one visit before the new ones that are looked at
 _LOOK_BACK_MS = (
     2 * LONGEST_MS
 )  # whether an older event was the first of its kind in its visit is seen from those before it
 _AGAIN = 20
-# The conditions repeat those of the index events_history, which SQLite uses only where it can see that.
-_OF_USER = f"""
-    SELECT {RECORDED_COLUMNS} FROM events WHERE user = ? AND time_ms BETWEEN ? AND ? AND id <= ?
-    AND type <= 4 AND item IS NOT NULL ORDER BY id DESC LIMIT ?"""  # noqa: S608 - our own words
+# The conditions repeat those of the index events_history, which SQLite uses only where it can see that. One text of
+# numbers is read in a tenth of the time that so many rows take.
+_OF_VISIT = """
+    SELECT group_concat(id || ',' || item || ',' || type || ',' || time_ms) FROM (
+        SELECT id, item, type, time_ms FROM events
+        WHERE user = ? AND session IS ? AND time_ms BETWEEN ? AND ? AND id <= ? AND type <= 4 AND item IS NOT NULL
+        ORDER BY id DESC LIMIT ?
+    )"""
 _NOBODY: dict[tuple[int, str | None], int] = {}
 
 
@@ -174,19 +178,26 @@ def worth(interest: Interest) -> Worth:
 def _entry(db: sqlite3.Connection, books: Books, events: Sequence[Recorded], position: int, *, worth: Worth) -> Entry:
     visits = dict(_NOBODY)
     fresh = Lines.of(events, visits)
-    before = Lines.of(list(_before(db, events, position)), visits)
+    before = _before(db, events, position, visits)
     return books.entry(db, count(before, fresh), sign=1, worth=worth)
 
 
-def _before(db: sqlite3.Connection, events: Sequence[Recorded], position: int) -> Iterator[Recorded]:
-    """What the same users did just before, and was counted already."""
-    spans: dict[int, tuple[int, int]] = {}
+def _before(
+    db: sqlite3.Connection, events: Sequence[Recorded], position: int, visits: Mapping[tuple[int, str | None], int]
+) -> Lines:
+    """What happened just before in the same visits, and was counted already."""
+    spans: dict[tuple[int, str | None], tuple[int, int]] = {}
     for event in events:
-        low, high = spans.get(event.user, (event.time_ms, event.time_ms))
-        spans[event.user] = min(low, event.time_ms), max(high, event.time_ms)
-    for user, (low, high) in spans.items():
-        asked = (user, low - _LOOK_BACK_MS, high + _LOOK_BACK_MS, position, _BEFORE)
-        yield from reversed([recorded(row) for row in db.execute(_OF_USER, asked)])
+        low, high = spans.get((event.user, event.session), (event.time_ms, event.time_ms))
+        spans[event.user, event.session] = min(low, event.time_ms), max(high, event.time_ms)
+    found = []
+    for (user, session), number in visits.items():
+        low, high = spans[user, session]
+        asked = (user, session, low - _LOOK_BACK_MS, high + _LOOK_BACK_MS, position, _BEFORE)
+        (text,) = db.execute(_OF_VISIT, asked).fetchone()
+        if text:
+            found.append((number, np.fromstring(text, np.int64, sep=",").reshape(-1, 4)))
+    return Lines.older(found)
 
 
 @contextmanager

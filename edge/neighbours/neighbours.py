@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from edge.neighbours.books import Books, Entry
 from edge.neighbours.companions import EVERY, Companions, Kinds
 from edge.neighbours.contexts import Contexts
-from edge.neighbours.following import Follower, forget
+from edge.neighbours.following import AT_A_TIME, Follower, forget
 from edge.neighbours.places import Keys
 from edge.neighbours.sums import HOT, USUAL, HalfLives
 from edge.neighbours.trending import Trends, trends
@@ -152,9 +152,9 @@ class Neighbours:
             try:
                 read = self._follower.step()
                 behind = self._follower.behind() if read else 0
-                if read and behind:
+                if read >= AT_A_TIME:
                     wait = _BREATH_SECONDS
-                else:
+                else:  # it has caught up with what was there; those that have come since can wait until they are more
                     behind_since = time.monotonic()
                 self._note(behind, time.monotonic() - behind_since if behind else 0.0)
             except FederationError as error:

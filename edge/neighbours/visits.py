@@ -46,7 +46,7 @@ class Lines:
         item: int64[n], the store's keys.
         kind: int64[n], 1 to 4 as in the store: view, click, add_to_cart, purchase.
         time_ms: int64[n].
-        contexts: where it happened, of each event.
+        contexts: where it happened, of each event; empty where nobody asks.
     """
 
     key: NDArray[np.int64]
@@ -74,6 +74,19 @@ class Lines:
         key, visit, item, kind, time_ms = np.array(rows, np.int64).reshape(-1, 5).T
         contexts = [event.context for event in wanted]
         return cls(key=key, visit=visit, item=item, kind=kind, time_ms=time_ms, contexts=contexts)
+
+    @classmethod
+    def older(cls, visits: Sequence[tuple[int, NDArray[np.int64]]]) -> Self:
+        """Events whose contexts are not asked for: they have been counted.
+
+        Args:
+            visits: a visit's number, and int64[n, 4] of its events: key, item, kind and time.
+        """
+        rows = np.concatenate([np.empty((0, 4), np.int64), *(events for _, events in visits)])
+        numbers, counts = [number for number, _ in visits], [len(events) for _, events in visits]
+        key, item, kind, time_ms = rows.T
+        visit = np.repeat(np.array(numbers, np.int64), counts)
+        return cls(key=key, visit=visit, item=item, kind=kind, time_ms=time_ms, contexts=())
 
     def columns(self) -> tuple[NDArray[np.int64], ...]:
         return self.visit, self.key, self.item, self.kind, self.time_ms

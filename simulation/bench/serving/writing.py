@@ -1,5 +1,9 @@
-"""`/v1/events` against SQLite alone, in the same mode of durability and into the same tables."""
+"""`/v1/events` against SQLite alone, in the same mode of durability and into the same tables.
 
+Both sides take turns write by write: how long a disk takes differs by ten times from second to second.
+"""
+
+import os
 import sqlite3
 import time
 from collections.abc import Sequence
@@ -7,7 +11,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, TypeAlias
 
 from edge.records import schema
 from edge.records.events import EventType
@@ -20,6 +24,8 @@ from simulation.bench.serving.shop import NOW_MS, Shop
 
 _TYPES = (EventType.VIEW, EventType.CLICK, EventType.ADD_TO_CART, EventType.PURCHASE)
 _INSERT = "INSERT INTO events (event_id, type, user, item, time_ms, quantity) VALUES (?, ?, ?, ?, ?, ?)"
+
+_Rows: TypeAlias = list[tuple[object, ...]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,31 +53,26 @@ def measure(shop: Shop, plan: Plan, *, scratch: Path, advance: Advance) -> dict[
     """Events per second of one client who waits for each answer, and of SQLite called directly.
 
     Returns:
-        both rates of both kinds of writing, and their ratios.
+        both rates of both kinds of writing, from the median of their times, and their ratios.
     """
     server = Server(port=shop.port, key=shop.key)
-    rates: dict[str, list[float]] = {"single": [], "single_bare": [], "bulk": [], "bulk_bare": []}
+    waited: dict[str, list[float]] = {"single": [], "single_bare": [], "bulk": [], "bulk_bare": []}
     with _bare_store(shop, scratch / "bare.db") as bare, server.connected() as line:
         for turn in range(plan.rounds + 1):
-            once = {
-                "single": _posted(line, _singles(shop, server, plan, turn), events=plan.singles),
-                "single_bare": _single_commits(bare, _rows(shop, plan.singles, turn)),
-                "bulk": _posted(line, _bulks(shop, server, plan, turn), events=plan.bulks * plan.size),
-                "bulk_bare": _bulk_commits(bare, _rows(shop, plan.bulks * plan.size, turn + 1_000), plan.size),
-            }
+            singles = _singles(shop, server, plan, turn), _parts(_rows(shop, plan.singles, turn), 1)
+            rows = _rows(shop, plan.bulks * plan.size, turn + 1_000)
+            bulks = _bulks(shop, server, plan, turn), _parts(rows, plan.size)
+            once = _by_turns(line, bare, *singles), _by_turns(line, bare, *bulks)
             if turn:
                 advance("events")
-                for name, rate in once.items():
-                    rates[name].append(rate)
-    middle = {f"{name}_per_second": median(rate) for name, rate in rates.items()}
-    return middle | {
-        "event_single_ratio": _ratio(rates["single"], rates["single_bare"]),
-        "event_bulk_ratio": _ratio(rates["bulk"], rates["bulk_bare"]),
+                for name, seconds in zip(waited, (*once[0], *once[1]), strict=True):
+                    waited[name] += seconds
+    middle = {name: median(seconds) for name, seconds in waited.items()}
+    sizes = {"single": 1, "single_bare": 1, "bulk": plan.size, "bulk_bare": plan.size}
+    return {f"{name}_per_second": sizes[name] / seconds for name, seconds in middle.items()} | {
+        "event_single_ratio": middle["single_bare"] / middle["single"],
+        "event_bulk_ratio": middle["bulk_bare"] / middle["bulk"],
     }
-
-
-def _ratio(ours: Sequence[float], bare: Sequence[float]) -> float:
-    return median(a / b for a, b in zip(ours, bare, strict=True))
 
 
 def _events(shop: Shop, count: int, turn: int) -> list[dict[str, object]]:
@@ -97,20 +98,28 @@ def _bulks(shop: Shop, server: Server, plan: Plan, turn: int) -> list[bytes]:
     return [server.request("/v1/events", {"events": part}) for part in parts]
 
 
-def _posted(line: Any, requests: list[bytes], *, events: int) -> float:
-    """Events per second."""
-    with here():
-        return events / sum(caller.one_by_one(line, requests))
+def _by_turns(
+    line: Any, db: sqlite3.Connection, requests: Sequence[bytes], parts: Sequence[_Rows]
+) -> tuple[list[float], list[float]]:
+    """Seconds of each request, and of each transaction of the same size."""
+    ours, theirs = [], []
+    for request, rows in zip(requests, parts, strict=True):
+        with here():
+            ours += caller.one_by_one(line, [request])
+        with here(SERVER_CORE):
+            theirs.append(_commit(db, rows))
+    return ours, theirs
 
 
 def _bare_store(shop: Shop, path: Path) -> closing[sqlite3.Connection]:
     """A copy of the shop's books: the same tables, indexes and triggers, the same users and items in them."""
     with closing(sqlite3.connect(shop.directory / "store.db")) as source, closing(sqlite3.connect(path)) as copy:
         source.backup(copy)
+    os.sync()  # or the first commits wait for all that was written just now
     return closing(schema.connect(path, durability="full"))
 
 
-def _rows(shop: Shop, count: int, turn: int) -> list[tuple[object, ...]]:
+def _rows(shop: Shop, count: int, turn: int) -> _Rows:
     """What SQLite is given: ready tuples, with the keys in place of the names."""
     with closing(sqlite3.connect(shop.directory / "store.db")) as db:
         users = dict(db.execute("SELECT name, id FROM users"))
@@ -128,23 +137,17 @@ def _rows(shop: Shop, count: int, turn: int) -> list[tuple[object, ...]]:
     ]
 
 
-def _single_commits(db: sqlite3.Connection, rows: list[tuple[object, ...]]) -> float:
-    """Events per second, one a transaction."""
-    with here(SERVER_CORE):
-        began = time.perf_counter()
-        for row in rows:
-            db.execute("BEGIN IMMEDIATE")
-            db.execute(_INSERT, row)
-            db.execute("COMMIT")
-        return len(rows) / (time.perf_counter() - began)
+def _parts(rows: _Rows, size: int) -> list[_Rows]:
+    return [rows[start : start + size] for start in range(0, len(rows), size)]
 
 
-def _bulk_commits(db: sqlite3.Connection, rows: list[tuple[object, ...]], size: int) -> float:
-    """Events per second, many a transaction."""
-    with here(SERVER_CORE):
-        began = time.perf_counter()
-        for start in range(0, len(rows), size):
-            db.execute("BEGIN IMMEDIATE")
-            db.executemany(_INSERT, rows[start : start + size])
-            db.execute("COMMIT")
-        return len(rows) / (time.perf_counter() - began)
+def _commit(db: sqlite3.Connection, rows: _Rows) -> float:
+    """Seconds of one transaction."""
+    began = time.perf_counter()
+    db.execute("BEGIN IMMEDIATE")
+    if len(rows) == 1:
+        db.execute(_INSERT, rows[0])
+    else:
+        db.executemany(_INSERT, rows)
+    db.execute("COMMIT")
+    return time.perf_counter() - began
