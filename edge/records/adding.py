@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import count
-from typing import Final
+from typing import Final, Literal
 
 from edge.records.batch import VISITOR, Batch
 from edge.records.schema import PURCHASE
@@ -24,8 +24,14 @@ _LAST_EVENT = "SELECT (SELECT value FROM marks WHERE name = 'last event'), coale
 _LAST_USER = """
     SELECT max(coalesce((SELECT max(id) FROM users), 0), (SELECT value FROM marks WHERE name = 'last user'))"""
 _MERGED = "SELECT session, user FROM visits WHERE session IN (SELECT value FROM json_each(?))"
-_USERS = "SELECT name, id FROM users WHERE name IN (SELECT value FROM json_each(?))"
-_ITEMS = "SELECT name, id FROM items WHERE name IN (SELECT value FROM json_each(?))"
+_ONE = {
+    "users": "SELECT name, id FROM users WHERE name = ?",
+    "items": "SELECT name, id FROM items WHERE name = ?",
+}
+_MANY = {
+    "users": "SELECT name, id FROM users WHERE name IN (SELECT value FROM json_each(?))",
+    "items": "SELECT name, id FROM items WHERE name IN (SELECT value FROM json_each(?))",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,7 +95,7 @@ def _last_if_gone(db: sqlite3.Connection) -> int | None:
 def user_keys(db: sqlite3.Connection, names: set[str]) -> dict[str, int]:
     """The key of every user and visitor; a new one gets the next, a merged visitor that of the user."""
     ordered = sorted(names)
-    keys: dict[str, int] = dict(db.execute(_USERS, (json.dumps(ordered),)))
+    keys = _known(db, "users", ordered)
     sessions = [name[1:] for name in ordered if name not in keys and name.startswith(VISITOR)]
     if sessions:
         keys.update((VISITOR + session, user) for session, user in db.execute(_MERGED, (json.dumps(sessions),)))
@@ -105,12 +111,19 @@ def user_keys(db: sqlite3.Connection, names: set[str]) -> dict[str, int]:
 def item_keys(db: sqlite3.Connection, names: set[str]) -> dict[str, int]:
     """The key of every item; a new name gets the next one."""
     ordered = sorted(names)
-    keys: dict[str, int] = dict(db.execute(_ITEMS, (json.dumps(ordered),)))
+    keys = _known(db, "items", ordered)
     missing = [name for name in ordered if name not in keys]
     if missing:
         db.executemany("INSERT INTO items (name) VALUES (?)", [(name,) for name in missing])
-        keys.update(db.execute(_ITEMS, (json.dumps(missing),)))
+        keys.update(_known(db, "items", missing))
     return keys
+
+
+def _known(db: sqlite3.Connection, table: Literal["users", "items"], names: Sequence[str]) -> dict[str, int]:
+    """The keys of those that have one. A till sends one event at a time, and one name is found sooner than a list."""
+    if len(names) == 1:
+        return dict(db.execute(_ONE[table], names))
+    return dict(db.execute(_MANY[table], (json.dumps(names),)))
 
 
 def _insert(db: sqlite3.Connection, batch: Batch, keys: Keys, *, first: int | None) -> AddOutcome:

@@ -37,6 +37,7 @@ from protocol.errors import FederationError
 
 _RECENT = 64
 _EVENT_ID_BYTES = 12
+_FEW = 8
 LOOK_AGAIN_SECONDS = 30.0
 FOLLOW_SECONDS = 0.5
 DEADLINE_MS = 100.0
@@ -165,9 +166,9 @@ class Service:
             NoSpaceError: the disk is full; nothing was written.
         """
         batch = events if isinstance(events, Batch) else Batch.of(events)
-        unknown = self.store.unlisted(batch.named_items())
-        if unknown:
-            raise UnknownItemError(f"item {min(unknown)} is not listed", advice="list it first")
+        named = batch.named_items()
+        if len(named) > _FEW or not all(map(self._loaded.shelf.lists, named)):  # else the store need not be asked
+            self._check_listed(named)
         outcome = await self._writer.add(batch)
         self.metrics.note_events(added=outcome.added, duplicates=outcome.duplicates)
         if outcome.duplicates:
@@ -176,6 +177,11 @@ class Service:
             for shelf in self._shelves():
                 shelf.note_purchases(outcome.bought)
         return outcome
+
+    def _check_listed(self, named: Collection[str]) -> None:
+        unknown = self.store.unlisted(named)
+        if unknown:
+            raise UnknownItemError(f"item {min(unknown)} is not listed", advice="list it first")
 
     async def change(self, change: Callable[[Store], _Result]) -> _Result:
         """Carry out another change of the store, in the thread that writes; what it raises is raised here.

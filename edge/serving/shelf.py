@@ -138,6 +138,11 @@ class Shelf:
         """Where an item stands, if this site or the catalogue knows it."""
         return self._site.place(item)
 
+    def lists(self, item: str) -> bool:
+        """Whether this site lists it, as far as its items have been followed."""
+        place = self._site.place(item)
+        return place is not None and bool(self._site.listed[place])
+
     def name(self, place: int) -> str:
         """The item id at a place."""
         return self._site.name(place)
