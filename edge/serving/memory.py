@@ -21,6 +21,8 @@ from edge.serving.release import Loaded
 
 NEAR: Final = 0.9
 """From this share of the ceiling on, what can be had again is dropped."""
+GROWN: Final = 1.1
+"""After growing by so much free pages are given back."""
 LOOK_SECONDS: Final = 5.0
 _AGAIN_LOOKS: Final = 12  # without another warning
 _MEBI: Final = 1 << 20
@@ -92,6 +94,7 @@ class Memory(Collector):
         self.ceiling = ceiling
         self.relieved = 0
         """How often the ceiling was near."""
+        self._tidied = 0
         self._loaded = loaded
         self._resident = resident
         self._give_back = give_back
@@ -117,11 +120,18 @@ class Memory(Collector):
         self._give_back()
         return self._resident() >= NEAR * self.ceiling
 
+    async def tidy(self) -> None:
+        """Give back what a burst has left free, once the process has grown by a tenth; beside the event loop."""
+        if self._resident() > GROWN * self._tidied:
+            await asyncio.to_thread(self._give_back)
+            self._tidied = self._resident()
+
     async def watch(self) -> None:
         """Look every now and then, until cancelled. In the event loop, where what is dropped lives."""
         silent = 0
         while True:
             await asyncio.sleep(LOOK_SECONDS)
+            await self.tidy()
             silent = max(silent - 1, 0)
             if self.look() and not silent:
                 silent = _AGAIN_LOOKS

@@ -65,6 +65,24 @@ def test_what_cannot_be_dropped_is_said_to_be_too_much(stocked):
     assert memory.look()
 
 
+def test_free_pages_are_given_back_whenever_the_process_has_grown_by_a_tenth(stocked):
+    loaded, resident, given = Loaded.of(stocked, None), [100 * MEBI], []
+
+    def give_back():
+        given.append(resident[0] // MEBI)
+        resident[0] -= 10 * MEBI
+
+    memory = Memory(ceiling=1_000 * MEBI, loaded=lambda: loaded, resident=lambda: resident[0], give_back=give_back)
+    asyncio.run(memory.tidy())  # what the start has left
+    asyncio.run(memory.tidy())
+    resident[0] = 95 * MEBI
+    asyncio.run(memory.tidy())
+    assert given == [100]
+    resident[0] = 120 * MEBI
+    asyncio.run(memory.tidy())
+    assert given == [100, 120]
+
+
 def test_answers_are_the_same_after_all_caches_were_dropped(make_service, load_release, stocked):
     stocked.put_items([Item(item="i3", category="tea", attributes={"grams": 50})])
     service = make_service(load_release())
