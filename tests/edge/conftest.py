@@ -23,6 +23,7 @@ _shop_spec.loader.exec_module(_shop)
 catalogue_directory = _shop.catalogue_directory
 catalogue = _shop.catalogue
 rng = _shop.rng
+clock = _shop.clock
 make_bundle = _shop.make_bundle
 load_release = _shop.load_release
 buy = _shop.buy

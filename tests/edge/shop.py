@@ -29,6 +29,21 @@ def digest(path):
     return FileDigest.of(path.read_bytes())
 
 
+class Clock:
+    """Seconds that only rise when told to."""
+
+    def __init__(self):
+        self.now = 1000.0
+
+    def __call__(self):
+        return self.now
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
 @pytest.fixture
 def rng():
     return np.random.default_rng(20_261_121)

@@ -26,21 +26,6 @@ TEAS = [
 ]
 
 
-class Clock:
-    """Seconds that only rise when told to."""
-
-    def __init__(self):
-        self.now = 1000.0
-
-    def __call__(self):
-        return self.now
-
-
-@pytest.fixture
-def clock():
-    return Clock()
-
-
 @pytest.fixture
 def open_search(tmp_path, clock):
     opened = []

@@ -7,19 +7,6 @@ from edge.serving.assortment import Assortments
 from edge.serving.shelf import Shelf
 
 
-class Clock:
-    def __init__(self):
-        self.now = 0.0
-
-    def __call__(self):
-        return self.now
-
-
-@pytest.fixture
-def clock():
-    return Clock()
-
-
 @pytest.fixture
 def shelf(stocked, catalogue):
     return Shelf.of(stocked, catalogue)

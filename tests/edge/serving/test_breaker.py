@@ -5,19 +5,6 @@ import pytest
 from edge.serving.breaker import Breaker, State
 
 
-class Clock:
-    def __init__(self):
-        self.now = 100.0
-
-    def __call__(self):
-        return self.now
-
-
-@pytest.fixture
-def clock():
-    return Clock()
-
-
 @pytest.fixture
 def told():
     return []
