@@ -3,12 +3,11 @@
 import threading
 import time
 from collections.abc import Callable
+from math import inf
 from typing import Final
 
 import onnxruntime as ort
 
-_LOOK_SECONDS: Final = 0.005
-_IDLE_LOOKS: Final = 40
 _WEIGHT_OF_NEW: Final = 0.1
 _DOUBT: Final = 0.9
 
@@ -36,27 +35,29 @@ class Pace:
 
 
 class Watchdog:
-    """One thread that stops a run of ONNX Runtime when its time is over; it sleeps while nothing runs.
+    """One thread that stops a run of ONNX Runtime when its time is over.
 
-    A run is stopped between two operators of the graph: within one, however long, nothing can stop it.
+    It sleeps until the run that it saw last has to be over, whatever comes meanwhile, so that it disturbs nobody: a
+    run that must end sooner wakes it. A run is stopped between two operators of the graph: within one, however long,
+    nothing can stop it.
     """
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._run: tuple[float, ort.RunOptions] | None = None
         self._wake = threading.Event()
-        self._asleep = False
+        self._wakes_at = inf
         self._closed = False
         self._thread: threading.Thread | None = None
 
     def watch(self, until: float) -> ort.RunOptions:
-        """Options for one run, which is stopped at this time of the clock, or up to 5 ms later."""
+        """Options for one run, which is stopped at this time of the clock."""
         options = ort.RunOptions()
         self._run = until, options
         if self._thread is None:
             self._thread = threading.Thread(target=self._look, name="watchdog", daemon=True)
             self._thread.start()
-        elif self._asleep:
+        elif until < self._wakes_at:
             self._wake.set()
         return options
 
@@ -72,21 +73,11 @@ class Watchdog:
             self._thread.join()
 
     def _look(self) -> None:
-        idle = 0
         while not self._closed:
-            run = self._run
-            if run is not None and self._clock() >= run[0]:
+            self._wake.clear()
+            run, now = self._run, self._clock()
+            if run is not None and now >= run[0]:
                 run[1].terminate = True
-            idle = 0 if run is not None else idle + 1
-            if idle < _IDLE_LOOKS:
-                time.sleep(_LOOK_SECONDS)
-            else:
-                self._sleep()
-                idle = 0
-
-    def _sleep(self) -> None:
-        self._wake.clear()
-        self._asleep = True
-        if self._run is None and not self._closed:  # whoever comes from here on sees that a call is needed
-            self._wake.wait()
-        self._asleep = False
+            self._wakes_at = inf if run is None or run[1].terminate else run[0]
+            if self._run is run and not self._closed:  # whoever comes from here on sees when this thread wakes
+                self._wake.wait(None if self._wakes_at == inf else max(self._wakes_at - now, 0.0))

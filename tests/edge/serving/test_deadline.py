@@ -1,6 +1,7 @@
 """Whoever runs too long is stopped, also after a quiet night."""
 
 import time
+from math import inf
 
 import numpy as np
 import pytest
@@ -25,18 +26,38 @@ def watchdog():
     made.close()
 
 
-def stopped(moody, watchdog):
-    options = watchdog.watch(time.monotonic() + 0.02)
+def stopped(moody, watchdog, *, after=0.02):
+    """Seconds until it was."""
+    began = time.monotonic()
+    options = watchdog.watch(began + after)
     with pytest.raises(ModelFailedError, match="terminate"):
         moody.rank_many([SLOW], k=3, options=options)
     watchdog.rest()
-    return options.terminate
+    assert options.terminate
+    return time.monotonic() - began
 
 
 def test_it_wakes_when_there_is_something_to_watch_again(moody, watchdog, eventually):
-    assert stopped(moody, watchdog)
-    eventually(lambda: watchdog._asleep)
-    assert stopped(moody, watchdog)
+    assert stopped(moody, watchdog) >= 0.02
+    eventually(lambda: watchdog._wakes_at == inf)
+    assert stopped(moody, watchdog) >= 0.02
+
+
+def test_a_run_that_must_end_sooner_than_the_one_before_wakes_it(moody, watchdog, eventually):
+    watchdog.watch(time.monotonic() + 600)
+    eventually(lambda: watchdog._wakes_at < inf)
+    watchdog.rest()
+    assert stopped(moody, watchdog) < 300
+
+
+def test_runs_that_end_in_time_do_not_wake_it(watchdog, monkeypatch, eventually):
+    watchdog.watch(time.monotonic() + 600)
+    eventually(lambda: watchdog._wakes_at < inf)
+    monkeypatch.setattr(watchdog._wake, "set", None)  # whoever calls it now fails
+    for _ in range(3):
+        watchdog.watch(time.monotonic() + 601)
+        watchdog.rest()
+    monkeypatch.undo()
 
 
 def test_a_run_that_is_over_stops_no_later_one(moody, watchdog):
