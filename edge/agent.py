@@ -73,6 +73,7 @@ def serve(directory: Path, settings: EdgeSettings) -> None:
     Raises:
         BadInputError: another `serve` runs in this folder, the port is in use, a key or the store is damaged.
     """
+    machine.share_one_heap()
     with _alone(directory), ExitStack() as parts:
         listener = parts.enter_context(_listen(settings))
         agent = _Agent(directory, settings, parts)

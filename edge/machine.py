@@ -6,6 +6,7 @@ import resource
 from contextlib import suppress
 from pathlib import Path
 
+_ARENA_MAX = -8  # of mallopt(3)
 _GROUPS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 
 
@@ -30,6 +31,12 @@ def give_back() -> None:
     """Give pages that nothing lies on back to the system; glibc keeps them otherwise."""
     with suppress(OSError, AttributeError):
         ctypes.CDLL("libc.so.6").malloc_trim(0)
+
+
+def share_one_heap() -> None:
+    """Called before there are threads: glibc would give each its own heap, and what is free in one serves no other."""
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL("libc.so.6").mallopt(_ARENA_MAX, 1)
 
 
 def set_aside() -> None:

@@ -35,16 +35,17 @@ _MAGIC = b"SQLite format 3\0"
 _DAMAGED_ADVICE = "restore it from a backup, or move it away and import again; it was left as it is"
 
 
-def connect(path: Path, *, durability: str) -> sqlite3.Connection:
+def connect(path: Path, *, durability: str, cache_kib: int = 16_384) -> sqlite3.Connection:
     """A connection in WAL mode whose transactions we begin and end ourselves.
 
     Args:
         durability: `full`, a commit survives a power cut; `normal`, it survives kill -9.
+        cache_kib: pages that it keeps, beside those that the system keeps for all.
     """
     connection = sqlite3.connect(path, timeout=15, isolation_level=None, check_same_thread=False)
     connection.execute("PRAGMA journal_mode=WAL")
     connection.execute(f"PRAGMA synchronous={'FULL' if durability == 'full' else 'NORMAL'}")
-    connection.execute("PRAGMA cache_size=-16384")
+    connection.execute(f"PRAGMA cache_size=-{cache_kib}")
     connection.execute("PRAGMA secure_delete=ON")  # what is erased is overwritten
     return connection
 

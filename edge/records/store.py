@@ -52,6 +52,7 @@ _ITEM = f"SELECT {ITEM_COLUMNS} FROM items WHERE name = ? AND listed"  # noqa: S
 _ITEMS = f"SELECT id, {ITEM_COLUMNS} FROM items WHERE listed ORDER BY id"  # noqa: S608
 _LISTING = "SELECT id, name, listed, coalesce(category, ''), stock FROM items WHERE id > ? ORDER BY id"
 _LISTED = "SELECT name FROM items WHERE listed AND name IN (SELECT value FROM json_each(?))"
+_WRITERS_KIB, _READERS_KIB = 16_384, 2_048  # every thread that ever reads has a connection of its own
 _MOST_LISTED = 100_000  # names remembered to be listed
 _Result = TypeVar("_Result")
 
@@ -122,7 +123,7 @@ class Store:
         self._traces: set[bytes] = set()
         self._listed: tuple[int, set[str]] = (0, set())
         with self._plainly():
-            self._writer = self._connect()
+            self._writer = self._connect(_WRITERS_KIB)
 
     @classmethod
     def open(cls, path: Path, *, durability: str = "full") -> Self:
@@ -350,15 +351,15 @@ class Store:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _connect(self) -> sqlite3.Connection:
-        connection = schema.connect(self.path, durability=self._durability)
+    def _connect(self, cache_kib: int) -> sqlite3.Connection:
+        connection = schema.connect(self.path, durability=self._durability, cache_kib=cache_kib)
         self._connections.append(connection)
         return connection
 
     def _reader(self) -> sqlite3.Connection:
         """This thread's own connection."""
         if not hasattr(self._local, "reader"):
-            self._local.reader = self._connect()
+            self._local.reader = self._connect(_READERS_KIB)
         reader: sqlite3.Connection = self._local.reader
         return reader
 
