@@ -15,7 +15,7 @@ from simulation.processes import wait_until
 
 pytestmark = [pytest.mark.journey, pytest.mark.timeout(400)]
 
-SITES = 8
+SITES, MIN_COHORT = 8, 5
 EAGER = {"training": {"niceness": 0}}  # or learners wait for whatever else this machine does
 COMMANDS = {"hanse-center": center.cli.main, "hanse-edge": edge.cli.main}
 
@@ -38,12 +38,12 @@ def federation(tmp_path_factory):
     with Swift.fresh(tmp_path_factory.mktemp("dropouts") / "federation", federation="hanse-dropouts") as walk:
         walk.found(
             settings={
-                "rounds": {"min_cohort": 5, "deadline_seconds": 120, "gather_seconds": 30, "step_seconds": 30},
+                "rounds": {"min_cohort": MIN_COHORT, "deadline_seconds": 120, "gather_seconds": 30, "step_seconds": 30},
                 "model": {"min_support": 3, "embedding_size": 32, "history_length": 20, "negatives": 64, "epochs": 6},
             }
         )
         for part in data.sites:
-            walk.join(part.name, min_cohort=5, settings=EAGER)
+            walk.join(part.name, min_cohort=MIN_COHORT, settings=EAGER)
         walk.command("hanse-center", "admit")
         walk.command("hanse-center", "catalogue", str(data.write_catalogue(walk.directory)))
         for site, part in zip(walk.sites, data.sites, strict=True):
@@ -99,5 +99,6 @@ def test_the_round_completes_without_two_of_eight(federation) -> None:
     campaign = federation.status()["campaign"]
     assert {row["outcome"] for row in campaign["rounds"]} == {"summed"}
     popularity, first, second = campaign["rounds"]
-    assert (popularity["survivors"], first["round"], first["survivors"]) == (SITES, number, SITES - 1)
+    assert popularity["survivors"] >= MIN_COHORT  # whoever was up in time
+    assert (first["round"], first["survivors"]) == (number, SITES - 1)
     assert second["survivors"] == SITES - 2
