@@ -102,9 +102,12 @@ def import_(
 def serve(directory: Directory = _HERE) -> None:
     """Serve queries, listen for releases, take part in rounds. Ctrl-C ends all of it."""
     gc.disable()  # nothing of what is loaded now is garbage: looking for some takes a tenth of the start
-    from edge import agent, settings
+    try:
+        from edge import agent, settings
 
-    agent.serve(directory, settings.load(directory))
+        agent.serve(directory, settings.load(directory))
+    finally:
+        gc.enable()  # as the agent does when it serves; it may not have come so far
 
 
 @app.command()

@@ -23,8 +23,10 @@ async def at_hand(
         BadInputError: no item has one of the fields.
     """
     if fields or facets or wanted.attributes or wanted.where is not None:
-        await service.know({*wanted.names(), *facets} - BUILT_IN)
-        refuse_unknown(set(fields) - BUILT_IN, service.loaded.shelf)
+        filtered, told_only = {*wanted.names(), *facets} - BUILT_IN, set(fields) - BUILT_IN
+        if filtered or told_only:  # what is only told is read of ten items, but its name has to be known
+            await service.know(filtered)
+            refuse_unknown(told_only, service.loaded.shelf)
 
 
 def told(items: Sequence[str], fields: Sequence[str], shelf: Shelf, store: Store) -> list[dict[str, Any]]:

@@ -227,7 +227,8 @@ class Service:
     async def watch(self) -> None:
         """Follow the items, and look again every now and then, until cancelled."""
         while True:
-            await self.know(self.arranging.attributes())
+            if attributes := self.arranging.attributes():
+                await self.know(attributes)
             for _ in range(round(LOOK_AGAIN_SECONDS / FOLLOW_SECONDS)):
                 await asyncio.sleep(FOLLOW_SECONDS)
                 await self.follow()
