@@ -81,6 +81,7 @@ def revoke(
 
     settings.load(directory)
     count = KeyFile(directory / FILE).revoke(label)
+    _write_down(directory, "key revoked", label=label)
     _say({"label": label, "revoked": count}, as_json=as_json, text=f"{label} is revoked")
 
 
@@ -116,6 +117,8 @@ def make(
         burst=burst if burst is not None else _burst(rate),
     )
     KeyFile(directory / FILE).add(key, instead=instead)
+    until = {} if expires is None else {"expires": _day(expires, "")}
+    _write_down(directory, "key made", label=key.label, scopes=sorted(key.scopes), **until)
     return secret
 
 
@@ -129,6 +132,17 @@ def operators(directory: Path) -> str:
     secret = make(directory, "first", ["query", "ingest", "admin"], created=datetime.now(UTC), instead=True)
     asking.keep_key(directory, secret)
     return secret
+
+
+def _write_down(directory: Path, kind: str, **facts: Any) -> None:
+    """Into the audit log: who may ask is as much of a change as what answers."""
+    from edge.diary import Diary
+
+    diary = Diary(directory)
+    try:
+        diary.note(kind, **facts)
+    finally:
+        diary.close()
 
 
 def _burst(rate: float | None) -> int:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge import cli
+from edge import audit, cli
 from edge.api.keys import FILE, ApiKey, ApiKeys, KeyFile, Permission, digest, new_secret
 from edge.api.rate import TokenBucket
 from edge.cli_keys import make
@@ -230,6 +230,22 @@ def test_the_commands_make_list_and_revoke(say, file, tmp_path):
     assert key.digest.hex()[:8] not in say("list", "--json")
     say("revoke", "till-4")
     assert [key.label for key in file.read()] == ["desk"]
+
+
+def test_who_may_ask_what_stands_in_the_audit_log_and_no_key_does(say, file, tmp_path):
+    secret = say("new", "till-4", "--scope", "query", "--days", "30").split()[-1]
+    say("new", "desk", "--scope", "admin")
+    say("revoke", "till-4")
+    made, second, revoked = audit.read(tmp_path)
+    [left] = file.read()
+    assert (made.kind, made.facts["label"], made.facts["scopes"]) == ("key made", "till-4", ["query"])
+    assert made.facts["expires"] == f"{datetime.now(UTC) + timedelta(days=30):%Y-%m-%d}"
+    assert second.facts == {"label": "desk", "scopes": ["admin"]}
+    assert (revoked.kind, revoked.facts) == ("key revoked", {"label": "till-4"})
+    written = (tmp_path / audit.FILE_NAME).read_bytes()
+    assert b"till-4" in written
+    assert secret.encode() not in written
+    assert left.digest.hex().encode() not in written
 
 
 @pytest.mark.parametrize(
