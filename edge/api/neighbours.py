@@ -134,7 +134,7 @@ def routes(shop: Shop) -> APIRouter:
     async def ask_related(body: RelatedIn) -> Response:
         """Items that were bought or viewed together with one item, or with several."""
         await at_hand(service, body.filter, fields=body.fields)
-        answer = related(
+        answer = await related(
             service,
             shop.neighbours,
             body.named(),

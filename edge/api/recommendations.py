@@ -113,7 +113,7 @@ def routes(shop: Shop) -> APIRouter:
     async def similar(body: SimilarIn) -> Response:
         """Items like one item."""
         await at_hand(service, body.filter, fields=body.fields)
-        found = service.similar(body.item, limit=body.limit, wanted=body.filter, exclude=body.exclude)
+        found = await service.similar(body.item, limit=body.limit, wanted=body.filter, exclude=body.exclude)
         return answered(found, shop, fields=body.fields)
 
     def _count(answer: Answer) -> None:

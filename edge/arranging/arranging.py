@@ -8,7 +8,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from edge.arranging.anchors import Anchors, Near, Space
+from edge.arranging.anchors import MOST_LIKENED, Near, Space, lifts
 from edge.arranging.arrange import Arranged, Candidates, Promoted, arrange
 from edge.arranging.book import Book
 from edge.arranging.exploration import Untried
@@ -99,7 +99,6 @@ class Arranging:
         self.scenarios = Book(store, KIND, Scenario, built_in=BUILT_IN, clock=clock)
         self.promotions = Promotions(store, clock=clock)
         self._newcomers = Newcomers(store, clock=clock)
-        self._anchors = Anchors()
         self._openings = Openings()
         self._rng = rng or np.random.default_rng()
 
@@ -119,6 +118,17 @@ class Arranging:
         named = [scenario_names(each) for each in self.scenarios.known().values()]
         named += [promotion_names(each) for each in self.promotions.book.known().values()]
         return frozenset().union(*(names.attributes for names in named))
+
+    def likened(self, query: Query) -> Sequence[str]:
+        """The items of a question for which it matters what is like them.
+
+        Raises:
+            BadInputError: there is no such scenario.
+        """
+        return query.items[-MOST_LIKENED:] if query.items and self._scenario_of(query).anchor.similar else ()
+
+    def _scenario_of(self, query: Query) -> Scenario:
+        return query.variant or self.scenario(query.scenario)
 
     def prepare(
         self,
@@ -142,29 +152,29 @@ class Arranging:
         Raises:
             BadInputError: there is no such scenario, or the filter names what no item has.
         """
-        scenario = query.variant or self.scenario(query.scenario)
+        scenario = self._scenario_of(query)
         allowed = self._openings.of(passing(shelf, query.filter), scenario, shelf, now_ms=now_ms)
         hidden = _hidden(query, scenario, shelf, past)
         promoted: Sequence[Promoted] = ()
         if self.promotions.book.known():
             visit = Visit(past=past, known=query.history is None, region=query.context.get("region"), arm=arm)
             promoted = self.promotions.placed(visit, shelf, scenario=scenario.name, now_ms=now_ms)
-        lifts: Mapping[int, float] = {}
+        lifted: Mapping[int, float] = {}
         if query.items and (scenario.anchor.related or scenario.anchor.similar):
             items = _places(query.items, shelf)
-            lifts = self._anchors.lifts(scenario.anchor, items, shelf, near=near, space=vectors)
+            lifted = lifts(scenario.anchor, items, shelf, near=near, space=vectors)
         plain = scenario.is_plain and not promoted
         return Prepared(
             scenario=scenario,
             allowed=allowed,
             hidden=hidden,
-            extra=_extra(lifts, promoted, allowed, hidden) if lifts or promoted else _NOWHERE,
+            extra=_extra(lifted, promoted, allowed, hidden) if lifted or promoted else _NOWHERE,
             wants=query.limit if plain else _MORE * query.limit,
             _limit=query.limit,
             _now_ms=now_ms,
             _shelf=shelf,
             _space=vectors,
-            _lifts=lifts,
+            _lifts=lifted,
             _promoted=promoted,
             _untried=self._newcomers.on(shelf) if scenario.exploration.positions else None,
             _rng=self._rng,

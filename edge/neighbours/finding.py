@@ -38,7 +38,7 @@ class Trending:
     rises: Sequence[float | None]
 
 
-def related(
+async def related(
     service: Service,
     neighbours: Neighbours | None,
     items: Sequence[str],
@@ -72,7 +72,7 @@ def related(
     if len(answer) == limit:
         return _counted(service, loaded, Rung.COMPANIONS, (), answer)
     known = [*exclude, *items, *(item.item for item in answer)]
-    like = service.similar(items[-1], limit=limit - len(answer), wanted=wanted, exclude=known)
+    like = await service.similar(items[-1], limit=limit - len(answer), wanted=wanted, exclude=known)
     floor = min((item.score for item in answer), default=0.0) - 1
     filled = [
         Recommended(item=each.item, score=round(floor - at, 6), title=each.title) for at, each in enumerate(like.items)

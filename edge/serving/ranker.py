@@ -22,6 +22,10 @@ MOST_WIDE_BYTES: Final = 64 << 20
 _SMALLEST = 1e-6
 _SHORT = 1_024
 """So few are sorted sooner than parted."""
+_SIGN, _ALL_BUT_SIGN = np.uint32(0x8000_0000), np.uint32(0x7FFF_0000)
+_EXPONENTS_APART = np.float32(2.0**112)
+_LONG: Final = 1 << 21
+"""Numbers in a table that is gone through in half a millisecond."""
 _CHUNK_ROWS = 8_192  # of the vector table widened to float32 at a time: 2 MiB at d = 64, which stays in the cache
 
 
@@ -69,7 +73,7 @@ class Ranker:
         self._vectors = vectors
         # Widening float16 costs ten times the product itself, so a table of bearable size is widened once.
         self._wide = vectors.astype(np.float32) if vectors.size * 4 <= MOST_WIDE_BYTES else None
-        self._lengths = None if self._wide is None else _lengths(self._wide)
+        self._lengths = _lengths(vectors)
 
     @classmethod
     def load(cls, directory: Path, *, items: int, embedding_size: int, history_length: int) -> Self:
@@ -168,10 +172,7 @@ class Ranker:
 
     def at(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """float32[m, d], the vectors of rows; zero of row 0."""
-        wide: NDArray[np.float32] = (
-            self._wide[rows] if self._wide is not None else self._vectors[rows].astype(np.float32)
-        )
-        return wide
+        return self._wide[rows] if self._wide is not None else _widened(self._vectors[rows])
 
     def score(self, state: NDArray[np.float32], rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """float32[n], what the model gives any rows: h . v + b."""
@@ -181,40 +182,40 @@ class Ranker:
 
     def nbytes(self) -> int:
         """Bytes in memory beside the graph and what is mapped."""
-        return sum(table.nbytes for table in (self._wide, self._lengths) if table is not None)
+        return self._lengths.nbytes + (self._wide.nbytes if self._wide is not None else 0)
 
-    def similar(self, row: int, allowed: NDArray[np.bool_], *, k: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """The k nearest other rows by cosine, best first, with their cosines.
+    @property
+    def is_long(self) -> bool:
+        """Whether a look at every vector takes so long that it is done beside the event loop."""
+        return self._vectors.size > _LONG
 
-        Args:
-            allowed: bool[n+1], rows that may be named.
-        """
-        direction = self._vectors[row].astype(np.float32)  # a copy of its own
-        direction /= max(float(np.linalg.norm(direction)), _SMALLEST)
-        cosines = self.cosines(direction)
-        cosines[~allowed] = -np.inf
-        cosines[[0, row]] = -np.inf
-        rows = best(cosines, k)
-        return rows, cosines[rows]
-
-    def cosines(self, direction: NDArray[np.float32]) -> NDArray[np.float32]:
-        """float32[n+1], of every row with this direction.
+    def nearest(self, direction: NDArray[np.float32], *, k: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """The k rows that point most nearly this way, best first, with their cosines. Any thread may ask.
 
         Args:
             direction: float32[d] of length 1.
         """
-        if self._wide is None or self._lengths is None:
-            return self._cosines(direction)
-        cosines: NDArray[np.float32] = self._wide @ direction
-        cosines /= self._lengths
-        return cosines
-
-    def _cosines(self, direction: NDArray[np.float32]) -> NDArray[np.float32]:
-        """float32[n+1], without ever holding the whole table as float32."""
         cosines = np.empty(len(self._vectors), np.float32)
         for start in range(0, len(cosines), _CHUNK_ROWS):
-            part = self._vectors[start : start + _CHUNK_ROWS].astype(np.float32)
-            cosines[start : start + len(part)] = part @ direction / _lengths(part)
+            rows = slice(start, start + _CHUNK_ROWS)
+            part = _widened(self._vectors[rows]) if self._wide is None else self._wide[rows]
+            np.matmul(part, direction, out=cosines[rows])
+        cosines /= self._lengths
+        cosines[0] = -np.inf
+        rows_found = best(cosines, k)
+        return rows_found, cosines[rows_found]
+
+    def cosines(self, rows: NDArray[np.int64], direction: NDArray[np.float32]) -> NDArray[np.float32]:
+        """float32[n], of these rows with this direction.
+
+        Args:
+            direction: float32[d] of length 1.
+        """
+        cosines = np.empty(len(rows), np.float32)
+        for start in range(0, len(rows), _CHUNK_ROWS):
+            part = slice(start, start + _CHUNK_ROWS)
+            np.matmul(self.at(rows[part]), direction, out=cosines[part])
+        cosines /= self._lengths[rows]
         return cosines
 
 
@@ -232,10 +233,31 @@ def _check_graph(path: Path, vectors_bytes: int) -> None:
         raise UntrustedReleaseError(f"{path} is refused: {error}") from error
 
 
-def _lengths(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+def _lengths(vectors: NDArray[np.float16]) -> NDArray[np.float32]:
     """float32[n], at least a very small number, so that anything may be divided by it."""
-    lengths: NDArray[np.float32] = np.sqrt(np.einsum("nd,nd->n", vectors, vectors))
+    lengths = np.empty(len(vectors), np.float32)
+    for start in range(0, len(vectors), _CHUNK_ROWS):
+        part = _widened(vectors[start : start + _CHUNK_ROWS])
+        np.einsum("nd,nd->n", part, part, out=lengths[start : start + len(part)])
+    np.sqrt(lengths, out=lengths)
     return np.maximum(lengths, _SMALLEST, out=lengths)
+
+
+def _widened(vectors: NDArray[np.float16]) -> NDArray[np.float32]:
+    """The same finite numbers as float32, in a third of the time that numpy takes.
+
+    Exponent and fraction go where float32 has them; the exponents are then too small by 112, which a product mends,
+    those of numbers below the normal ones among them.
+    """
+    wide = vectors.view(np.uint16).astype(np.uint32)
+    wide <<= 16
+    sign = wide & _SIGN
+    wide &= _ALL_BUT_SIGN
+    wide >>= 3
+    wide |= sign
+    numbers = wide.view(np.float32)
+    numbers *= _EXPONENTS_APART
+    return numbers
 
 
 def table(path: Path, kind: Any, shape: tuple[int, ...]) -> NDArray[Any]:

@@ -97,7 +97,7 @@ class Service:
         self._foreign = store.foreign_commits()
         self._recount = False
         self._following = False
-        self._reading = asyncio.Lock()
+        self._reading, self._looking = asyncio.Lock(), asyncio.Lock()
         self._standby: tuple[Loaded, Tally] | None = None
         self._loaded = loaded
         self.swap(loaded)
@@ -210,6 +210,9 @@ class Service:
         forget_masks()
         for shelf in self._shelves():
             shelf.numbering.drop_caches()
+        for loaded in (self._loaded, self.standby):
+            if loaded is not None and loaded.vectors is not None:
+                loaded.vectors.nearest.forget()
         with self.store.reading() as db:
             db.execute("PRAGMA shrink_memory")
 
@@ -273,6 +276,21 @@ class Service:
                     finally:
                         numbering.finish_reading(reading)
 
+    async def look_round(self, items: Collection[str], *, loaded: Loaded | None = None) -> None:
+        """Look beside the loop for what is like these items, where that takes long: an answer then holds up nobody.
+
+        Args:
+            loaded: in its vectors; None: in those that are served.
+        """
+        loaded = loaded or self._loaded
+        for place in map(loaded.shelf.place, items):
+            if loaded.vectors is None or place is None:
+                continue
+            async with self._looking:
+                search = loaded.vectors.search_for(place)
+                if search is not None:
+                    loaded.vectors.nearest.keep(place, await asyncio.to_thread(search))
+
     async def look_again(self) -> None:
         """Take in what another process has imported meanwhile. The reading is done in a thread of its own."""
         before = self._foreign
@@ -295,6 +313,8 @@ class Service:
         Raises:
             BadInputError: there is no such scenario, or the filter names what no item has.
         """
+        if likened := self.arranging.likened(query):
+            await self.look_round(likened, loaded=loaded)
         self.recent.append(query)
         began, tally = perf_counter(), self.tally if loaded is None else Tally()
         try:
@@ -319,7 +339,7 @@ class Service:
         """float32[n], what these places would score for somebody of this past, were they the candidates."""
         return self.recommender.score(loaded, past, places)
 
-    def similar(
+    async def similar(
         self,
         item: str,
         *,
@@ -335,8 +355,10 @@ class Service:
         place = self._loaded.shelf.place(item)
         if place is None:
             raise UnknownItemError(f"item {item} is unknown")
-        mask = allowed(self._loaded.shelf, wanted, [*exclude, item])
-        return self._timed(lambda: self._similar(self._loaded, place, mask, limit=limit))
+        loaded = self._loaded
+        mask = allowed(loaded.shelf, wanted, [*exclude, item])
+        await self.look_round([item], loaded=loaded)
+        return self._timed(lambda: self._similar(loaded, place, mask, limit=limit))
 
     def _similar(self, loaded: Loaded, place: int, mask: NDArray[np.bool_], *, limit: int) -> Answer:
         shelf = loaded.shelf

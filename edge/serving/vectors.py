@@ -5,12 +5,14 @@ without an embedding of its own (SPEC 4.5, 9.14): the release ships the embeddin
 items lie in one space, can be compared with each other, and the sequence model can read and rank both.
 """
 
+from collections.abc import Callable
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edge.breaths import in_breaths
+from edge.serving.nearest import Nearest, Rows
 from edge.serving.numbering import Numbering
 from edge.serving.ranker import Ranked, Ranker, best
 from edge.texts import longer
@@ -37,6 +39,8 @@ class Vectors:
         self._rows = numbering.rows
         self._room, self._lengths_room = np.zeros((0, ranker.width), np.float32), np.zeros(0, np.float32)
         self._own, self._length = self._room, self._lengths_room
+        self.nearest = Nearest(ranker)
+        """Of shared items only; private ones are few, and are looked at each time."""
         self._seen = 0
         self.follow(gently=True)
 
@@ -51,6 +55,8 @@ class Vectors:
         seen, self._seen = self._seen, self._numbering.version
         self._reserve(self._numbering.size - self._rows - 1)
         changed = np.flatnonzero(self._numbering.described[self._rows + 1 :] > seen)
+        if changed.size:
+            self.nearest.forget(above=self._rows)
         words = self._tokens.astype(np.float32) if changed.size else np.zeros((0, 0), np.float32)
         for start in range(0, len(changed), _AT_A_TIME):
             part = changed[start : start + _AT_A_TIME]
@@ -143,15 +149,38 @@ class Vectors:
             place: of an item with a vector.
             allowed: bool[size], places that may be named.
         """
-        direction = self.at(np.array([place]))[0]
-        direction /= max(float(np.linalg.norm(direction)), _SMALLEST)
-        own = self._own @ direction / np.maximum(self._length, _SMALLEST)
-        own[~self._nameable(allowed)] = -np.inf
-        cosines = np.concatenate([self._ranker.cosines(direction), own])
-        cosines[: self._rows + 1][~allowed[: self._rows + 1]] = -np.inf
-        cosines[[0, place]] = -np.inf
+        direction = self._direction(place)
+        shared, cosines = self.nearest.of(place, direction)
+        kept = allowed[shared] & (shared != place)
+        if np.count_nonzero(kept) >= k:
+            shared, cosines = shared[kept], cosines[kept]
+        else:  # those that may be named lie further away
+            shared = np.flatnonzero(allowed[: self._rows + 1])
+            shared = shared[(shared > 0) & (shared != place)]
+            cosines = self._ranker.cosines(shared, direction)
+        if len(self._own):
+            own: NDArray[np.float32] = self._own @ direction
+            own /= np.maximum(self._length, _SMALLEST)
+            own[~self._nameable(allowed)] = -np.inf
+            if place > self._rows:
+                own[place - self._rows - 1] = -np.inf
+            private = best(own, k)
+            shared = np.concatenate([shared, private + self._rows + 1])
+            cosines = np.concatenate([cosines, own[private]])
         found = best(cosines, k)
-        return found, cosines[found]
+        return shared[found], cosines[found]
+
+    def search_for(self, place: int) -> Callable[[], Rows] | None:
+        """What finds the rows nearest to a place, for `nearest` to keep; None: `similar` takes no time."""
+        if not self.nearest.takes_long(place) or not self.known(np.array([place]))[0]:
+            return None
+        return self.nearest.search(self._direction(place))
+
+    def _direction(self, place: int) -> NDArray[np.float32]:
+        """float32[d], of length 1 where the place has a vector."""
+        vector = self.at(np.array([place]))[0]
+        direction: NDArray[np.float32] = vector / max(float(np.linalg.norm(vector)), _SMALLEST)
+        return direction
 
     def nbytes(self) -> int:
         """Bytes in memory of what private items add."""

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from edge.serving import ranker as ranker_module
 from edge.serving.ranker import ModelFailedError, Ranker, best
 from protocol.errors import UntrustedReleaseError
 
@@ -34,13 +35,31 @@ def test_more_items_are_asked_for_than_there_are(ranker):
     assert len(ranker.rank(np.array([1]), k=500).rows) == 12
 
 
-def test_an_item_is_not_similar_to_itself(ranker):
-    allowed = np.ones(13, bool)
-    rows, cosines = ranker.similar(6, allowed, k=2)
-    assert set(rows.tolist()) == {5, 7}
-    assert (cosines <= 1).all()
-    allowed[5] = False
-    assert 5 not in ranker.similar(6, allowed, k=11)[0]
+@pytest.mark.parametrize("wide", [True, False])
+def test_nearest_rows_are_those_of_the_whole_table(monkeypatch, wide):
+    rng = np.random.default_rng(3)
+    vectors = (rng.standard_normal((20_000, 8)) * rng.lognormal(0, 2, (20_000, 1))).astype(np.float16)
+    vectors[0] = 0
+    monkeypatch.setattr(ranker_module, "MOST_WIDE_BYTES", 1 << 30 if wide else 0)
+    table = Ranker(None, vectors, np.zeros(20_000, np.float32), history_length=1)
+    direction = rng.standard_normal(8).astype(np.float32)
+    direction /= np.linalg.norm(direction)
+    exact = vectors.astype(np.float64)
+    cosines = exact @ direction / np.maximum(np.linalg.norm(exact, axis=1), 1e-6)
+    cosines[0] = -np.inf
+    rows, found = table.nearest(direction, k=300)
+    assert rows.tolist() == np.argsort(-cosines)[:300].tolist()
+    assert found == pytest.approx(cosines[rows], abs=1e-5)
+    some = rng.permutation(20_000)[:9_000]
+    assert table.cosines(some, direction) == pytest.approx(np.where(some, cosines[some], 0), abs=1e-5)
+    assert np.array_equal(table.at(rows), vectors[rows].astype(np.float32))
+
+
+def test_every_half_number_is_widened_to_itself():
+    halves = np.arange(1 << 16, dtype=np.uint16).view(np.float16)
+    halves = halves[np.isfinite(halves)].reshape(-1, 2)
+    widened = ranker_module._widened(halves)
+    assert widened.tobytes() == halves.astype(np.float32).tobytes()
 
 
 def test_history_with_an_impossible_row_is_an_error_not_a_crash(ranker):

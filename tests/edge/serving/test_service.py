@@ -140,21 +140,21 @@ class _Broken:
 
 
 def test_similar_names_neighbours(make_service, load_release):
-    answer = make_service(load_release()).similar("i6", limit=2)
+    answer = asyncio.run(make_service(load_release()).similar("i6", limit=2))
     assert set(names(answer)) == {"i5", "i7"}
     assert answer.rung is Rung.SEQUENCE
 
 
 def test_similar_to_a_private_item_stays_in_its_category(make_service, load_release, stocked):
     stocked.put_items([Item(item="own-tart", category="pie")])
-    answer = make_service(load_release()).similar("own-tart", limit=5)
+    answer = asyncio.run(make_service(load_release()).similar("own-tart", limit=5))
     assert names(answer) == ["own-pie"]
     assert answer.reasons == (Reason.PRIVATE_ITEM,)
 
 
 def test_similar_to_what_nobody_knows_is_an_error(make_service, load_release):
     with pytest.raises(UnknownItemError):
-        make_service(load_release()).similar("i99", limit=5)
+        asyncio.run(make_service(load_release()).similar("i99", limit=5))
 
 
 def test_event_of_an_item_that_is_not_listed_is_refused(make_service, stocked, buy):

@@ -83,14 +83,14 @@ def test_similar_items_are_found_on_both_sides(loaded):
 
 @pytest.mark.usefixtures("named")
 def test_the_shop_is_told_what_is_similar_to_its_own_item(make_service, load_release):
-    answer = make_service(load_release(words=NEAR_6)).similar("own-pie", limit=2)
+    answer = asyncio.run(make_service(load_release(words=NEAR_6)).similar("own-pie", limit=2))
     assert [one.item for one in answer.items] == ["i6", "own-tart"]
     assert (answer.rung, answer.reasons) == (Rung.SEQUENCE, ())
 
 
 def test_an_item_without_a_known_word_has_its_category_as_before(make_service, named, load_release):
     named.put_items([Item(item="own-mystery", category="pies"), Item(item="own-pie", title="pie", category="pies")])
-    answer = make_service(load_release(words=NEAR_6)).similar("own-mystery", limit=2)
+    answer = asyncio.run(make_service(load_release(words=NEAR_6)).similar("own-mystery", limit=2))
     assert [one.item for one in answer.items] == ["own-pie"]
     assert answer.reasons == (Reason.PRIVATE_ITEM,)
 
@@ -205,3 +205,14 @@ def test_damaged_words_are_refused_before_serving(make_bundle, catalogue, damage
     directory = make_bundle(words=table[:-1] if damage == "cut" else table)
     with pytest.raises(UntrustedReleaseError, match=r"tokens\.bin"):
         Release.load(directory, catalogue, version=3, sha256="0" * 64)
+
+
+def test_a_private_item_that_is_described_anew_lies_near_others(loaded, named):
+    own, mask = loaded.shelf.place("own-tart"), loaded.shelf.offered.copy()
+    mask[places(loaded, "own-pie")] = False
+    assert names(loaded, loaded.vectors.similar(own, mask, k=1)[0]) == ["i6"]
+    kept = loaded.vectors.nearest.of(6, np.array([1, 0, 0, 0], np.float32))
+    named.put_items([Item(item="own-tart", title="soup")])
+    loaded.shelf.follow()
+    assert names(loaded, loaded.vectors.similar(own, mask, k=1)[0]) == ["i1"]
+    assert loaded.vectors.nearest.of(6, np.array([0, 1, 0, 0], np.float32)) is kept
