@@ -1,6 +1,5 @@
 """`hanse-center serve`: SuperLink, gateway, broker, campaigns and rollouts, in one process with one child."""
 
-import signal
 import threading
 import time
 from collections.abc import Mapping
@@ -34,6 +33,7 @@ from center.sites.enrolment import Reception
 from center.sites.gateway import Gateway
 from center.sites.issuing import Issuer, Renewals
 from center.sites.upkeep import Upkeep
+from center.stopping import stop_event
 from protocol.errors import BadInputError, FederationError, UnavailableError
 from protocol.identity import EdgeId, Roster, federation_id
 from protocol.release import Ring
@@ -57,10 +57,7 @@ def serve(directory: Path, settings: CenterSettings) -> None:
         BadInputError: another `serve` runs in this folder, a port is in use, or a key is missing.
         UnavailableError: SuperLink or gateway does not start.
     """
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
-    with service_lock.alone(directory), ExitStack() as parts:
+    with stop_event() as stop, service_lock.alone(directory), ExitStack() as parts:
         _Center(directory, settings, parts=parts, stop=stop).run()
 
 
