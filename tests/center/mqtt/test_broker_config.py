@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -161,9 +161,11 @@ class Client:
     def publish(self, topic, payload=b"robbed", *, retain=True):
         assert self._up.wait(5)
         message = self._client.publish(topic, payload, qos=1, retain=retain)
-        with suppress(RuntimeError):  # the broker hung up
+        try:
             message.wait_for_publish(5)
-        return message.is_published()
+            return message.is_published()
+        except RuntimeError:  # the broker hung up
+            return False
 
     def wait(self, what, seconds=10):
         with self._changed:
