@@ -5,7 +5,6 @@ import secrets
 import socket
 import ssl
 import threading
-import time
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -34,6 +33,7 @@ from protocol.identity import EdgeId, FederationId
 from protocol.release import WHOLE_QUEUE, Kind, Offer, Place
 from protocol.sealing import ContentKey, SealingKey
 from protocol.topics import CENTER, Topics
+from tests.waiting import eventually, everything_at
 
 BRISK = Pace(window=8, silence=1.0, attempts=3)
 CATALOGUE_ROWS = b"a catalogue"
@@ -296,30 +296,13 @@ class Road:
 
     def retained(self, owner, under: str = ""):
         """Everything retained below a topic."""
-        found = {}
-        topic_filter = f"{self.topics.base}/{under}#"
-        owner.listen(topic_filter, lambda topic, payload: found.update({topic: payload}))
-        seen = -1
-        while len(found) > seen:  # until the broker has said nothing new for a while
-            seen = len(found)
-            time.sleep(0.3 if self.kind == "mosquitto" else 0.6)
-        owner.forget(topic_filter)
-        return {topic: payload for topic, payload in found.items() if payload}
+        return everything_at(owner, self.topics, under, self.kind)
 
     def close(self):
         for close in reversed(self._closing):
             close()
         if self.broker is not None:
             self.broker.stop()
-
-
-def eventually(what, *, seconds: float = 10.0):
-    """Wait until something becomes true."""
-    deadline = time.monotonic() + seconds
-    while not (found := what()):
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.02)
-    return found
 
 
 @pytest.fixture(name="eventually")

@@ -49,6 +49,7 @@ from protocol.release import WHOLE_QUEUE, Kind, Offer, Pace, Place
 from protocol.sealing import ContentKey, decrypt, open_content_key
 from protocol.topics import Topics
 from protocol.transport import Reply, Request
+from tests.waiting import everything_at
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -314,18 +315,15 @@ class Town:
         expected = {topic for topic, _ in (*ledger.messages(), *ledger.places(delivered=True))}
         note = ledger.note() if self.kind == "embedded" else None  # it acknowledges before it retains
         ledger.close()
-        heard: dict[str, bytes] = {}
+        deadline = time.monotonic() + 15
         try:
-            owner.listen(f"{self.topics.base}/#", lambda topic, payload: heard.update({topic: payload}))
-            deadline = time.monotonic() + 15
-            while time.monotonic() < deadline and not (
-                expected <= heard.keys() and note in {None, heard.get(self.topics.inventory)}
-            ):
-                time.sleep(0.02)
-            time.sleep(0.3)  # for what should not be there
+            while True:
+                heard = everything_at(owner, self.topics, "", self.kind)
+                there = expected <= heard.keys() and note in {None, heard.get(self.topics.inventory)}
+                if there or time.monotonic() > deadline:
+                    return heard
         finally:
             owner.stop()
-        return {topic: payload for topic, payload in heard.items() if payload}
 
     def read_as(
         self, site: str, *, stock: dict[str, bytes] | None = None, known: tuple[ContentKey, ...] = ()
