@@ -26,5 +26,5 @@ def eventually(what, *, seconds: float = 10.0):
     deadline = time.monotonic() + seconds
     while not (found := what()):
         assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.02)
+        time.sleep(0.01)
     return found
