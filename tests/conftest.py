@@ -40,22 +40,28 @@ CATALOGUE_ROWS = b"a catalogue"
 
 _LONGEST_FIRST = (
     "tests/journeys/test_first_walk.py",
-    "tests/journeys/test_dropouts.py",
-    "tests/simulation/test_bench_sync.py",
-    "tests/edge/api/test_schema.py",
-    "tests/journeys/test_interruption.py",
-    "tests/center/releases/test_releasing.py",
-    "tests/edge/test_agent.py",
+    "tests/center/mqtt/test_broker.py",
     "tests/center/mqtt/test_publishing.py",
     "tests/center/mqtt/test_rekeying.py",
-    "tests/center/rounds/test_superlink.py",
-    "tests/simulation/test_bench.py",
-    "tests/center/mqtt/test_broker.py",
-    "tests/center/rounds/test_flower_app.py",
-    "tests/edge/attacks/test_broker.py",
+    "tests/center/mqtt/test_collecting.py",
+    "tests/journeys/test_dropouts.py",
     "tests/edge/releases/test_fetching.py",
+    "tests/edge/attacks/test_broker.py",
+    "tests/simulation/test_bench_sync.py",
+    "tests/center/rounds/test_campaign.py",
+    "tests/edge/test_agent.py",
+    "tests/journeys/test_interruption.py",
+    "tests/edge/releases/test_sync.py",
+    "tests/edge/api/test_schema.py",
+    "tests/center/releases/test_releasing.py",
+    "tests/simulation/test_bench.py",
+    "tests/center/rounds/test_superlink.py",
+    "tests/center/rounds/test_flower_app.py",
 )
-"""Files of twenty seconds and more: begun last, one of them would keep one core while the others stand idle."""
+"""Files of twenty seconds and more: begun last, one of them would keep one core while the others stand idle.
+
+Those that keep both cores busy (journeys, training) stand apart, with such between them that mostly wait.
+"""
 
 
 def pytest_collection_modifyitems(items):
