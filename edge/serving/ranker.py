@@ -72,8 +72,8 @@ class Ranker:
         self._session = session
         self._vectors = vectors
         # Widening float16 costs ten times the product itself, so a table of bearable size is widened once.
-        self._wide = vectors.astype(np.float32) if vectors.size * 4 <= MOST_WIDE_BYTES else None
-        self._lengths = _lengths(vectors)
+        self._wide = _all_wide(vectors) if vectors.size * 4 <= MOST_WIDE_BYTES else None
+        self._lengths = _lengths(vectors if self._wide is None else self._wide)
 
     @classmethod
     def load(cls, directory: Path, *, items: int, embedding_size: int, history_length: int) -> Self:
@@ -233,12 +233,25 @@ def _check_graph(path: Path, vectors_bytes: int) -> None:
         raise UntrustedReleaseError(f"{path} is refused: {error}") from error
 
 
-def _lengths(vectors: NDArray[np.float16]) -> NDArray[np.float32]:
-    """float32[n], at least a very small number, so that anything may be divided by it."""
+def _all_wide(vectors: NDArray[np.float16]) -> NDArray[np.float32]:
+    """The same table, a part at a time: what is beside it in memory stays small."""
+    wide = np.empty(vectors.shape, np.float32)
+    for start in range(0, len(vectors), _CHUNK_ROWS):
+        wide[start : start + _CHUNK_ROWS] = _widened(vectors[start : start + _CHUNK_ROWS])
+    return wide
+
+
+def _lengths(vectors: NDArray[Any]) -> NDArray[np.float32]:
+    """float32[n], at least a very small number, so that anything may be divided by it.
+
+    Args:
+        vectors: float16[n, d] or float32[n, d].
+    """
     lengths = np.empty(len(vectors), np.float32)
     for start in range(0, len(vectors), _CHUNK_ROWS):
-        part = _widened(vectors[start : start + _CHUNK_ROWS])
-        np.einsum("nd,nd->n", part, part, out=lengths[start : start + len(part)])
+        part = vectors[start : start + _CHUNK_ROWS]
+        wide = part if part.dtype == np.float32 else _widened(part)
+        np.einsum("nd,nd->n", wide, wide, out=lengths[start : start + len(part)])
     np.sqrt(lengths, out=lengths)
     return np.maximum(lengths, _SMALLEST, out=lengths)
 
